@@ -1,0 +1,77 @@
+"""The contract that every rung of the ladder fulfils, neural or counted."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hornbook.config import ModelConfig
+
+
+class Cache(Protocol):
+    """What a model remembers of the tokens it has read: keys and values, a hidden state, or the last tokens."""
+
+    lengths: Tensor
+    """(B,) int64: how many real tokens each row has read."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep or repeat rows, in place: row i becomes the old row rows[i] (beam search reorders with it)."""
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Forget all but the first lengths[b] tokens of every row b."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+
+
+class LanguageModel(nn.Module):
+    """tokens (B,T) -> logits (B,T,V).
+
+    `segments` (B,T) says what belongs together: 0 is padding, n is document n. Positions and masks follow from it,
+    never from token ids. With a cache, `segments` may only mark padding (0 or 1): a cached row is one document.
+    """
+
+    config: ModelConfig
+    causal = True
+    """False for an encoder, which sees both sides and so has no next-token probability."""
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
+        """tokens (B,T) int64 -> (B,T,D)."""
+        raise NotImplementedError
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> logits (..., V)."""
+        raise NotImplementedError
+
+    def make_cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows of at most `length` tokens."""
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
+        """tokens (B,T) int64 -> logits (B,T,V)."""
+        return self.head(self.hidden(tokens, cache, segments))
+
+    def log_prob(
+        self, tokens: Tensor, targets: Tensor, cache: Cache | None = None, segments: Tensor | None = None
+    ) -> Tensor:
+        """tokens, targets (B,T) int64 -> log-probability of each target in nats, (B,T) float32.
+
+        The logits of at most `chunk` positions exist at a time. A target of -100 (no target) gives 0.
+        """
+        hidden = self.hidden(tokens, cache, segments)
+        flat, goal = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+        chunk = 1024
+        parts = [
+            -nn.functional.cross_entropy(
+                self.head(flat[i : i + chunk]).float(), goal[i : i + chunk], reduction="none", ignore_index=-100
+            )
+            for i in range(0, flat.shape[0], chunk)
+        ]
+        return torch.cat(parts).reshape(targets.shape)
+
+    def parameter_count(self) -> int:
+        """Numbers that the model holds, shared tensors counted once."""
+        return sum(p.numel() for p in self.parameters())
