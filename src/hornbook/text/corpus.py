@@ -1,0 +1,88 @@
+"""A corpus: documents by split, with their licence, source, size and hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hornbook.errors import UserError, unknown
+from hornbook.text.splits import SPLITS
+
+
+class Measure(NamedTuple):
+    """What one reading of a split found."""
+
+    documents: int
+    size: int
+    """Bytes of UTF-8 in all documents together."""
+    sha256: str
+    """Of all documents, one after the other: the sum of the file itself where its documents make it up."""
+    fingerprint: str
+    """SHA-256 that also covers where documents end: prepared tokens belong to this."""
+
+
+@dataclass
+class Corpus:
+    """Text to train and measure on. `read(split)` gives the documents of a split that `find_splits()` lists."""
+
+    name: str
+    licence: str
+    source: str
+    read: Callable[[str], Iterable[str]]
+    find_splits: Callable[[], tuple[str, ...]] = lambda: SPLITS
+    _measures: dict[str, Measure] = field(default_factory=dict, repr=False)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of train, validation and test that this corpus has. May read the corpus, or parts of it."""
+        return self.find_splits()
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The non-empty documents of a split, always in the same order. Raises UserError for a split that is not
+        there."""
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        if split not in self.splits:
+            raise UserError(f"{self.name} has no {split} split. It has: {', '.join(self.splits)}.")
+        return (text for text in self.read(split) if text)
+
+    def measure(self, split: str) -> Measure:
+        """Number of documents, bytes and hashes of a split; read once, then remembered."""
+        if split not in self._measures:
+            texts, shape, size, count = hashlib.sha256(), hashlib.sha256(), 0, 0
+            for document in self.documents(split):
+                data = document.encode()
+                texts.update(data)
+                shape.update(len(data).to_bytes(8, "big"))
+                size, count = size + len(data), count + 1
+            fingerprint = hashlib.sha256(texts.digest() + shape.digest()).hexdigest()
+            self._measures[split] = Measure(count, size, texts.hexdigest(), fingerprint)
+        return self._measures[split]
+
+    def sha256(self, split: str) -> str:
+        """SHA-256 of the split's documents one after the other, as UTF-8."""
+        return self.measure(split).sha256
+
+    def size(self, split: str) -> int:
+        """Bytes of UTF-8 in the split."""
+        return self.measure(split).size
+
+    def describe(self, *splits: str) -> str:
+        """One line for people: the name, each split's size and hash (train and validation unless named), the
+        licence."""
+        chosen = splits or tuple(split for split in self.splits if split != "test")
+        parts = [
+            f"{split} {_readable(self.size(split))} (sha256 {self.sha256(split)[:12]})"
+            for split in chosen or self.splits
+        ]
+        return f"{self.name}: {', '.join(parts)}; {self.licence}; {self.source}"
+
+
+def _readable(size: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB"}[unit]  # type: ignore[assignment]
+    return f"{size:.3g} {unit}"
