@@ -37,7 +37,6 @@ class Tokenizer:
         self.vocab: int = max(ids.values()) + 1
         """Number of ids V, added tokens included; all ids are below it."""
         self.bos, self.eos, self.pad, self.unk = (ids.get(name) if name else None for name in specials)
-        self._fast: FastEncoder | bool | None = False  # False: not yet asked for
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, with no special token added."""
@@ -48,7 +47,7 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text. Long input goes through the fast engine where that gives the same ids for a sample of
         it."""
-        if sum(map(len, texts)) >= LONG and (fast := self._fast_engine()):
+        if sum(map(len, texts)) >= LONG and (fast := self._fast):
             sample = [text[:2000] for text in texts[:: max(1, len(texts) // 16)]]
             if fast.encode_batch(sample) == self._encode_slowly(sample):
                 return fast.encode_batch(texts)
@@ -63,17 +62,14 @@ class Tokenizer:
     def _encode_slowly(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def _fast_engine(self) -> FastEncoder | None:
-        if self._fast is False:
-            self._fast = FastEncoder.build(self._definition)
-        assert not isinstance(self._fast, bool)
-        return self._fast
+    @cached_property
+    def _fast(self) -> FastEncoder | None:
+        return FastEncoder.build(self._definition)
 
     @property
     def engine(self) -> str:
         """What encodes long texts: `tiktoken`, `bytes` or, where no faster one is proven equal, `tokenizers`."""
-        fast = self._fast_engine()
-        return fast.name if fast else "tokenizers"
+        return self._fast.name if self._fast else "tokenizers"
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids; special tokens are skipped."""

@@ -6,16 +6,13 @@ A corpus file has one function, `corpus(progress) -> Corpus`. Whatever is no cor
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from hornbook.errors import unknown
 from hornbook.text.corpus import Corpus
+from hornbook.text.downloads import Progress
 from hornbook.text.paths import path_corpus
-
-Progress = Callable[[int, int | None], None]
-"""Called while downloading with the bytes so far and, where known, the bytes in all."""
 
 __all__ = ["Corpus", "Progress", "corpus_names", "open_corpus"]
 
