@@ -1,13 +1,15 @@
 """Every settings class, frozen. One class a command: at once its flags, its Python call, the saved JSON and its docs.
 
-This file imports no torch, so that `hornbook --help` is fast. Settings are derived once, after parsing.
+This file imports no torch, so that every `--help` is fast. Settings are derived once, after parsing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
+
+from tyro.conf import Positional, UseAppendAction
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,178 @@ class ModelConfig:
     pad: int | None = None
     """Token id that fills up rows; never predicted, never attended to."""
 
-    def replace(self, **changes: Any) -> ModelConfig:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def resolved(self) -> Self:
+        """A copy in which every size that was left to be derived is written out."""
+        return self
+
+
+@dataclass(frozen=True)
+class TransformerConfig(ModelConfig):
+    """The parts and sizes of one Transformer. A family fixes the parts and names sizes for the rest."""
+
+    dim: int = 256
+    """Width D of the residual stream."""
+    layers: int = 4
+    """Number of blocks."""
+    heads: int = 4
+    """Number of query heads H."""
+    kv_heads: int | None = None
+    """Number of key and value heads (grouped queries); None means as many as query heads."""
+    head_dim: int | None = None
+    """Width K of a head; None means dim / heads."""
+    mlp: int | None = None
+    """Inner width of the MLP; None means 4 dim."""
+    norm: str = "layer"
+    """'layer' (mean and variance, with bias) or 'rms' (root mean square, scale only)."""
+    norm_eps: float = 1e-5
+    post_norm: bool = False
+    """True puts the norm after the residual sum (2017, BERT), False before the sub-layer (GPT-2 and later)."""
+    activation: str = "gelu_tanh"
+    gated: bool = False
+    """The MLP multiplies its activation with a second projection (Shazeer 2020)."""
+    positions: str = "learned"
+    """'learned' (a table), 'rotary' (Su et al. 2021) or 'none'."""
+    position_offset: int = 0
+    """Rows of the position table before position 0 (OPT: 2)."""
+    rope_theta: float = 10000.0
+    bias: bool = True
+    """Linear layers carry biases (the output head never does)."""
+    tied: bool = True
+    """The output head is the token embedding."""
+    embedding_norm: bool = False
+    """A norm after the embeddings (BERT)."""
+    dropout: float = 0.0
+    """Probability, on embeddings, attention weights and sub-layer outputs, while training."""
+
+    def resolved(self) -> Self:
+        return self.replace(
+            kv_heads=self.kv_heads or self.heads,
+            head_dim=self.head_dim or self.dim // self.heads,
+            mlp=self.mlp or 4 * self.dim,
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Pretrain any rung: hornbook train llama-tiny --data wikitext-2 --minutes 5"""
+
+    model: Positional[str]
+    """A rung: a named size such as bigram, rnn, rnn-attention, gpt2-tiny, llama-tiny."""
+    data: str = "python-docs"
+    """A corpus by name, or a file, a folder, or - for standard input."""
+    out: str | None = None
+    """The run folder; default runs/MODEL-DATA. The same command again carries on where it stopped."""
+    column: str = "text"
+    """The column that holds the text, in .jsonl, .csv and .parquet files."""
+    tokenizer: str = "bpe"
+    """bpe, word, char, bytes, or a folder or file to load one from."""
+    vocab: int = 4096
+    """Vocabulary size of a tokeniser trained here; 0 takes every word or character."""
+    steps: int | None = None
+    """Length of the run in optimiser steps. One of steps, epochs and minutes; default one epoch."""
+    epochs: float | None = None
+    minutes: float | None = None
+    """Length in wall-clock minutes, compilation included; such a run cannot be repeated bit for bit."""
+    batch: int = 16
+    """Rows in a batch."""
+    accumulate: int = 1
+    """Batches to a step."""
+    optimizer: Literal["adamw", "adafactor", "muon"] = "adamw"
+    lr: float | None = None
+    """Peak learning rate; default by optimiser."""
+    weight_decay: float = 0.1
+    beta2: float = 0.95
+    """AdamW's decay of squared gradients."""
+    warmup: int = 50
+    """Steps over which the learning rate rises."""
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "wsd"
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for no clipping."""
+    apart: bool = False
+    """Keep documents that share a row from seeing each other."""
+    eval_every: int = 0
+    """Steps between evaluations; 0 for about ten in the run."""
+    patience: int = 0
+    """Stop after so many evaluations without a better one; 0 never stops early."""
+    prompt: str = "The "
+    """What the samples begin with."""
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
+    context: int | None = None
+    """Tokens in a row; default the model's."""
+    layers: int | None = None
+    dim: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    mlp: int | None = None
+    dropout: float | None = None
+    cell: Literal["tanh", "gru", "lstm"] | None = None
+    """Recurrent rungs: what carries the state."""
+    order: int | None = None
+    """Counted rungs: the longest n-gram, 1 to 7."""
+    smoothing: Literal["mle", "add-k", "kneser-ney"] | None = None
+    k: float | None = None
+    """Counted rungs: what add-k adds."""
+
+
+MODEL_FIELDS = ("context", "layers", "dim", "heads", "kv_heads", "mlp", "dropout", "cell", "order", "smoothing", "k")
+"""Fields of Train that change the named size; None leaves it."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model on one scale: hornbook evaluate runs/x wikitext-2"""
+
+    run: Positional[str]
+    """A run folder."""
+    data: Positional[str] = "python-docs"
+    """A corpus by name, or a file, a folder, or - for standard input."""
+    split: Literal["train", "validation", "test"] = "validation"
+    column: str = "text"
+    text: UseAppendAction[tuple[str, ...]] = ()
+    """A sentence to score by itself, token by token; may be given several times."""
+    protocol: Literal["honest", "tutorial"] = "honest"
+    """'tutorial' repeats a tutorial's own way of measuring, and says how it differs."""
+    context: int | None = None
+    """Tokens in a window; default the model's."""
+    stride: int | None = None
+    """Targets that each further window adds; default half the context."""
+    batch: int = 32
+    limit: int = 0
+    """Use only so many tokens of the split; 0 for all."""
+    device: str | None = None
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let a model speak: hornbook generate runs/x "Once upon a time" """
+
+    run: Positional[str]
+    """A run folder."""
+    prompt: Positional[str] = "-"
+    """What the text begins with; - reads standard input."""
+    tokens: int = 100
+    """New tokens at most."""
+    temperature: float = 1.0
+    """Below 1 sharper, above 1 flatter; 0 always takes the likeliest token."""
+    top_k: int = 0
+    """Draw from the k likeliest tokens only; 0 for all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    seed: int = 0
+    samples: int = 1
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """Train a tokeniser: hornbook tokenize"""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The command line prints it as one line, without a traceback, and exits with 2."""
+    """A mistake that the user can mend: printed as one line, without a traceback; the program exits with 2."""
 
 
 def unknown(kind: str, given: str, possible: Iterable[str], hint: str = "") -> UserError:

@@ -1,0 +1,1 @@
+"""Tokens -> batches: shards on disk, the counter-based sampler, masking for the encoder."""

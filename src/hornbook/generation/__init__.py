@@ -1,0 +1,1 @@
+"""The one way to get text out of any rung."""

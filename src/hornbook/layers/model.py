@@ -72,6 +72,25 @@ class LanguageModel(nn.Module):
         ]
         return torch.cat(parts).reshape(targets.shape)
 
+    def flops_per_token(self, context: int) -> int:
+        """Floating-point operations to train on one token in rows of `context` (forward and backward).
+
+        6 for each weight of a matrix that is multiplied with (Kaplan et al. 2020, section 2.1): embedding tables are
+        only looked up, a tied head counts. Attention adds its own part where there is one.
+        """
+        tables = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Embedding))
+        matrices = sum(p.numel() for p in self.parameters() if p.ndim >= 2) - tables
+        return 6 * (matrices + (self.config.vocab * self.embedding_width if self.tied else 0))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the token embedding."""
+        return bool(getattr(self.config, "tied", False))
+
+    @property
+    def embedding_width(self) -> int:
+        return int(getattr(self.config, "dim", 0))
+
     def parameter_count(self) -> int:
         """Numbers that the model holds, shared tensors counted once."""
         return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,1 @@
+"""Batches + model -> a better model: the one loop, its objective, optimisers and schedules."""

@@ -1,0 +1,208 @@
+"""A run folder in and out.
+
+    runs/x/train.json               the settings, resolved
+    runs/x/metrics.jsonl            one line a measurement
+    runs/x/checkpoints/000500/      a whole Hugging Face model folder, and state/ to resume from
+    runs/x/last, runs/x/best        links to checkpoints
+    runs/x/config.json ...          links into `best`, so that the run itself is a model folder
+
+A checkpoint is written aside, synced and renamed in one step: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hornbook import models
+from hornbook.errors import UserError
+from hornbook.formats.huggingface import export_weights, from_hf_config, import_weights, to_hf_config
+from hornbook.layers.model import LanguageModel
+from hornbook.text.tokenizers import Tokenizer, load_tokenizer
+
+MODEL_FILES = ("config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def save_model(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Write a Hugging Face model folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    write_json(folder / "config.json", to_hf_config(config))
+    ends = {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
+    write_json(folder / "generation_config.json", {key: value for key, value in ends.items() if value is not None})
+    save_file(export_weights(model), folder / "model.safetensors", {"format": "pt"})
+    tokenizer.save(folder)
+
+
+def load(source: str | Path, device: torch.device | str | None = None) -> LanguageModel:
+    """The model of a run or of a Hugging Face folder, ready to use; its tokeniser is `model.tokenizer`.
+
+    Raises UserError where there is no such folder, or it is damaged or of an unknown kind.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UserError(f"there is no run or model folder '{source}': train one with `hornbook train`")
+    spelled = read_json(folder / "config.json")
+    config = from_hf_config(spelled)
+    with torch.device("meta"):
+        model = models.build(config)
+    model = model.to_empty(device=device or "cpu")
+    path = folder / "model.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file, torch.no_grad():
+            import_weights(model, set(file.keys()), file.get_tensor)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    model.tokenizer = load_tokenizer(folder)  # type: ignore[assignment]
+    return model.eval()
+
+
+class Run:
+    """The folder that one training run owns."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / "checkpoints"
+        self.metrics = self.folder / "metrics.jsonl"
+
+    def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> bool:
+        """Claim the folder for `settings`; True where a run of the same settings is there to be carried on.
+
+        Raises UserError where it holds a run of other settings, or something that is no run.
+        """
+        path = self.folder / "train.json"
+        if path.exists():
+            old = read_json(path)
+            differ = [k for k in settings if k not in changeable and old.get(k) != json.loads(json.dumps(settings[k]))]
+            if differ:
+                what = ", ".join(f"{k} was {old.get(k)!r} and is now {settings[k]!r}" for k in differ[:3])
+                raise UserError(f"{self.folder} holds a run of other settings ({what}): choose another --out")
+            return True
+        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+            raise UserError(f"{self.folder} exists and is not a run: choose another --out")
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_json(path, settings)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
+        return False
+
+    def save(
+        self,
+        step: int,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        tensors: dict[str, Tensor],
+        facts: dict[str, Any],
+        best: bool,
+    ) -> None:
+        """Write the checkpoint of `step` (with `tensors` and `facts` to resume from) and point `last`, `best` to it."""
+        target = self.checkpoints / f"{step:06d}"
+        aside = self.checkpoints / f".{step:06d}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            save_model(aside, model, tokenizer)
+            (aside / "state").mkdir()
+            save_file({name: t.contiguous() for name, t in tensors.items()}, aside / "state" / "state.safetensors")
+            write_json(aside / "state" / "state.json", facts)
+            sync(aside)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise UserError(
+                f"could not write a checkpoint to {self.folder} ({error}); the last one is whole"
+            ) from error
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(aside, target)
+        self.point("last", target)
+        if best or not (self.folder / "best").exists():
+            self.point("best", target)
+            for name in MODEL_FILES:
+                if not (self.folder / name).is_symlink() and (target / name).exists():
+                    (self.folder / name).symlink_to(Path("best") / name)
+        self.prune()
+
+    def point(self, name: str, target: Path) -> None:
+        """Make the link `name` point to `target`, in one step."""
+        aside = self.folder / f".{name}.part"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(target.relative_to(self.folder))
+        os.replace(aside, self.folder / name)
+
+    def prune(self) -> None:
+        """Delete all checkpoints but `last` and `best`, and leftovers of interrupted writing."""
+        kept = {(self.folder / name).resolve() for name in ("last", "best")}
+        for folder in self.checkpoints.iterdir():
+            if folder.resolve() not in kept:
+                shutil.rmtree(folder)
+
+    def restore(self, model: LanguageModel) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Fill `model` from the last checkpoint and return what else it holds; None where there is none."""
+        last = self.folder / "last"
+        if not last.exists():
+            return None
+        with safe_open(last / "model.safetensors", framework="pt") as file, torch.no_grad():
+            import_weights(model, set(file.keys()), file.get_tensor)
+        with safe_open(last / "state" / "state.safetensors", framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, read_json(last / "state" / "state.json")
+
+    def log(self, **values: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write to {self.metrics}: {error.strerror}") from error
+
+    def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the lines of metrics.jsonl that `keep` refuses: what was measured after the checkpoint resumed from."""
+        lines = [line for line in read_log(self.folder) if keep(line)]
+        aside = self.metrics.with_suffix(".part")
+        aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        os.replace(aside, self.metrics)
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a torn last line is left out."""
+    path, lines = Path(folder) / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no run or model folder: it has no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    aside = path.with_suffix(path.suffix + ".part")
+    aside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(aside, path)
+
+
+def sync(folder: Path) -> None:
+    """Have the disk hold every file below `folder`, and the folder itself."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

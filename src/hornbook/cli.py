@@ -1,0 +1,87 @@
+"""The command line: word -> settings class, function, help line. Only the chosen command is imported and built."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    settings: str
+    """Class in hornbook.config."""
+    function: str
+    """module:function; called with the settings."""
+    help: str
+
+
+COMMANDS = {
+    "ladder": Command(
+        "Ladder", "hornbook.ladder:ladder", "climb every rung on one text: train, measure, sample, report"
+    ),
+    "tokenize": Command("Tokenize", "hornbook.commands:tokenize", "train a tokeniser, or show how a text is cut"),
+    "train": Command("Train", "hornbook.commands:train", "pretrain any rung"),
+    "evaluate": Command(
+        "Evaluate", "hornbook.commands:evaluate", "bits per byte, perplexities, the surprise of a sentence"
+    ),
+    "generate": Command("Generate", "hornbook.commands:generate", "let a model continue a text"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(top_help())
+        return
+    if arguments[0] in ("-V", "--version"):
+        from hornbook import __version__
+
+        print(f"hornbook {__version__}")
+        return
+    try:
+        run(arguments[0], arguments[1:])
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def run(word: str, rest: list[str]) -> None:
+    """Parse the settings of one command and call its function; a UserError becomes one line."""
+    from hornbook.errors import UserError, unknown
+
+    try:
+        if word not in COMMANDS:
+            raise unknown("command", word, COMMANDS)
+        import tyro
+
+        command = COMMANDS[word]
+        settings_class: Any = getattr(importlib.import_module("hornbook.config"), command.settings)
+        settings = tyro.cli(settings_class, args=rest, prog=f"hornbook {word}")
+        module, function = command.function.split(":")
+        getattr(importlib.import_module(module), function)(settings)
+    except UserError as error:
+        fail(str(error), 2)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def fail(line: str, code: int) -> None:
+    """One line, then out."""
+    print(f"hornbook: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def top_help() -> str:
+    """What `hornbook --help` prints."""
+    rows = "\n".join(f"  {word:<10} {command.help}" for word, command in COMMANDS.items())
+    return (
+        "Hornbook: every classic language model, from counting word pairs to Llama 3.\n\n"
+        "  hornbook ladder                       the main job, on text that every Python carries\n"
+        "  hornbook train llama-tiny --minutes 5 one rung\n\n"
+        f"Commands (hornbook COMMAND --help for each):\n{rows}"
+    )

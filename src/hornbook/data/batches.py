@@ -1,0 +1,71 @@
+"""The counter-based sampler: batch k is a pure function of (seed, k).
+
+In every epoch the stream of N tokens is cut into windows of T targets, starting at an offset that the epoch draws, and
+the windows come in a random order; so every token but the first is a target once an epoch. The two windows at the
+stream's ends are shorter and padded on the right, with targets of -100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hornbook.data.permutation import permute
+from hornbook.data.shards import Shard
+from hornbook.errors import UserError
+
+NO_TARGET = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """tokens and targets (B,T) int64; segments (B,T) int64 or None where no mask is needed."""
+
+    tokens: Tensor
+    targets: Tensor
+    segments: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self
+        move = [None if x is None else x.pin_memory().to(device, non_blocking=True) for x in vars(self).values()]
+        return Batch(*move)  # type: ignore[arg-type]
+
+
+class Batches:
+    """Rows of `context` tokens from a shard. `apart` keeps documents from seeing each other, by a block mask."""
+
+    def __init__(self, shard: Shard, batch: int, context: int, seed: int, apart: bool = False) -> None:
+        if len(shard.tokens) - 1 < context:
+            raise UserError(
+                f"the training text has {len(shard.tokens) - 1} tokens, fewer than one block of {context}: "
+                "use more text or a smaller --context"
+            )
+        self.shard, self.batch, self.context, self.seed, self.apart = shard, batch, context, seed, apart
+        self.targets = len(shard.tokens) - 1
+        self.windows = -(-self.targets // context) + 1  # one more than fit, because they start at an offset
+        self.per_epoch = self.windows / batch
+
+    def get(self, k: int) -> Batch:
+        """Batch number k = 0, 1, ..."""
+        epochs, places = np.divmod(k * self.batch + np.arange(self.batch, dtype=np.int64), self.windows)
+        first, last = np.empty(self.batch, np.int64), np.empty(self.batch, np.int64)
+        for epoch in np.unique(epochs):
+            mine = epochs == epoch
+            shift = int(np.random.SeedSequence((self.seed, int(epoch), 1)).generate_state(1)[0]) % self.context
+            window = permute(places[mine], self.windows, (self.seed, int(epoch)))
+            first[mine] = np.maximum(window * self.context - shift, 0)
+            last[mine] = np.minimum((window + 1) * self.context - shift, self.targets)
+        index = first[:, None] + np.arange(self.context + 1)
+        padding = index[:, :-1] >= last[:, None]
+        rows = self.shard.tokens[np.minimum(index, self.targets)].astype(np.int64)
+        tokens, targets = rows[:, :-1], np.where(padding, NO_TARGET, rows[:, 1:])
+        segments = None
+        if self.apart:
+            # The separator that opens a document belongs to it: the token at index starts[i] - 1 is document i's first.
+            document = np.searchsorted(self.shard.starts - 1, index[:, :-1], side="right")
+            segments = torch.from_numpy(np.where(padding, 0, document))
+        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), segments)

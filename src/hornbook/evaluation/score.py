@@ -1,0 +1,163 @@
+"""A model's score on a split: every target once, with a stated context, summed in nats and divided once.
+
+A document is `sep ids sep`: its tokens and the separator that closes it are targets, the one that opens it is context.
+Windows of at most T tokens move over each document by `stride` targets: the first scores all of its targets, each
+further one only its last `stride`, so that those have at least T - stride tokens of context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hornbook.data.batches import NO_TARGET
+from hornbook.data.shards import Shard
+from hornbook.layers.model import LanguageModel
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-document sums; the figures follow from them. `bytes` and `words` are those of the text itself."""
+
+    nats: NDArray[np.float64]
+    targets: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    words: NDArray[np.int64]
+    restorable: bool
+    context: int
+    stride: int
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """None for a tokeniser that cannot restore the text: it would be paid for what it threw away."""
+        return float(self.nats.sum() / self.bytes.sum() / math.log(2)) if self.restorable else None
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp(nats of the whole text / its whitespace-separated words)."""
+        return exponential(self.nats.sum() / self.words.sum())
+
+    @property
+    def token_perplexity(self) -> float:
+        """exp(nats / targets): only comparable between models with one tokeniser."""
+        return exponential(self.nats.sum() / self.targets.sum())
+
+    def interval(self, numerator: str = "nats", denominator: str = "bytes", seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval of a ratio of sums, by the percentile bootstrap over documents (Efron 1979)."""
+        top, bottom = getattr(self, numerator), getattr(self, denominator)
+        weights = resampling_weights(len(top), seed)
+        low, high = np.quantile((weights @ top) / (weights @ bottom), [0.025, 0.975])
+        return float(low), float(high)
+
+    def summary(self) -> dict[str, Any]:
+        """All figures, plain, for tables and JSON."""
+        bits = None
+        if self.restorable:
+            bits = [x / math.log(2) for x in self.interval()]
+        return {
+            "bits_per_byte": self.bits_per_byte,
+            "bits_per_byte_interval": bits,
+            "word_perplexity": self.word_perplexity,
+            "word_perplexity_interval": [exponential(x) for x in self.interval("nats", "words")],
+            "token_perplexity": self.token_perplexity,
+            "nats": float(self.nats.sum()),
+            "targets": int(self.targets.sum()),
+            "bytes": int(self.bytes.sum()),
+            "words": int(self.words.sum()),
+            "documents": len(self.nats),
+            "context": self.context,
+            "stride": self.stride,
+        }
+
+
+def resampling_weights(documents: int, seed: int) -> NDArray[np.float64]:
+    """How often each bootstrap resample draws each document: (RESAMPLES, documents)."""
+    return np.random.default_rng(seed).multinomial(documents, [1 / documents] * documents, RESAMPLES).astype(np.float64)
+
+
+def exponential(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Window:
+    """tokens[start : start + length] read, the last `scored` of its targets counted for `document`."""
+
+    document: int
+    start: int
+    length: int
+    scored: int
+
+
+def cut_windows(shard: Shard, context: int, stride: int, limit: int = 0) -> Iterator[Window]:
+    """The windows of all documents, or of the first documents until `limit` targets are reached."""
+    used = 0
+    for document in range(shard.documents):
+        begin, end = int(shard.starts[document]) - 1, int(shard.starts[document + 1]) - 1  # inputs; targets are one on
+        if limit and used >= limit:
+            return
+        done = begin
+        while done < end:
+            stop = min(end, begin + context if done == begin else done + stride)
+            start = max(begin, stop - context)
+            yield Window(document, start, stop - start, stop - done)
+            done = stop
+        used += end - begin
+
+
+@torch.inference_mode()
+def score(
+    model: LanguageModel,
+    shard: Shard,
+    context: int | None = None,
+    stride: int | None = None,
+    batch: int = 32,
+    limit: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scores:
+    """Score `model` on `shard`. The model is put into evaluation mode and left in the mode it came in."""
+    device = next(iter(model.state_dict().values())).device
+    context = context or model.config.context
+    stride = stride or max(1, context // 2)
+    windows = sorted(cut_windows(shard, context, stride, limit), key=lambda w: -w.length)
+    nats, targets = np.zeros(shard.documents), np.zeros(shard.documents, np.int64)
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(windows), batch):
+        rows = windows[first : first + batch]
+        tokens, goals = gather(shard, rows)
+        found = -model.log_prob(tokens.to(device), goals.to(device)).double().sum(1).cpu().numpy()
+        np.add.at(nats, [row.document for row in rows], found)
+        np.add.at(targets, [row.document for row in rows], [row.scored for row in rows])
+        progress(first + len(rows), len(windows))
+    model.train(was_training)
+    seen = targets > 0
+    return Scores(
+        nats[seen],
+        targets[seen],
+        shard.document_bytes[seen],
+        shard.document_words[seen],
+        shard.restorable,
+        context,
+        stride,
+    )
+
+
+def gather(shard: Shard, rows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and targets (B,T) of windows, padded on the right with tokens that no target asks for."""
+    width = max(row.length for row in rows)
+    tokens = np.zeros((len(rows), width), np.int64)
+    goals = np.full((len(rows), width), NO_TARGET, np.int64)
+    for i, row in enumerate(rows):
+        span = shard.tokens[row.start : row.start + row.length + 1].astype(np.int64)
+        tokens[i, : row.length] = span[:-1]
+        goals[i, row.length - row.scored : row.length] = span[1:][row.length - row.scored :]
+    return torch.from_numpy(tokens), torch.from_numpy(goals)

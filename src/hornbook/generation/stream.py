@@ -1,0 +1,73 @@
+"""Tokens one after the other, and their text as soon as it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from hornbook.errors import UserError
+from hornbook.generation.choose import choose
+from hornbook.layers.model import LanguageModel
+from hornbook.text.tokenizers import Tokenizer
+
+
+@torch.inference_mode()
+def stream_tokens(
+    model: LanguageModel,
+    prompt: Sequence[int],
+    tokens: int = 100,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    cached: bool = True,
+) -> Iterator[int]:
+    """New token ids, until the end-of-text token (not given out) or `tokens` of them.
+
+    When the model's context is full, its newer half is read again as a fresh context. Raises UserError for an encoder,
+    and for a prompt longer than the context.
+    """
+    if not model.causal:
+        raise UserError(f"a {model.config.family} model fills in gaps; it cannot continue a text")
+    context, eos = model.config.context, model.config.eos
+    if len(prompt) > context:
+        raise UserError(f"the prompt has {len(prompt)} tokens and the context {context}: shorten the prompt")
+    device = next(iter(model.state_dict().values())).device
+    generator = torch.Generator().manual_seed(seed)
+    ids, unread = list(prompt), list(prompt)
+    cache = model.make_cache(1, context) if cached else None
+    forbidden = [i for i in (model.config.pad,) if i is not None]
+    for _ in range(tokens):
+        if len(ids) > context:
+            ids = unread = ids[-(context // 2) :]
+            cache = model.make_cache(1, context) if cached else None
+        read = torch.tensor([unread if cached else ids], device=device)
+        logits = model.head(model.hidden(read, cache)[:, -1])
+        logits[:, forbidden] = float("-inf")
+        token = int(choose(logits, temperature, top_k, top_p, generator))
+        if token == eos:
+            return
+        yield token
+        unread = [token]
+        ids.append(token)
+
+
+def stream_text(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of a token stream in pieces, none of which ends inside a character."""
+    ids: list[int] = []
+    shown = ""
+    for token in tokens:
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        if text.startswith(shown) and not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+    if (text := tokenizer.decode(ids)) != shown:
+        yield text[len(shown) :]
+
+
+def prompt_ids(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a prompt, opened as the training documents were."""
+    opening = model.config.bos if model.config.bos is not None else model.config.eos
+    return ([] if opening is None else [opening]) + tokenizer.encode(text)

@@ -1,0 +1,74 @@
+"""Attention: every position looks at positions before it (or, in an encoder, at all) and mixes what it finds there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hornbook.config import TransformerConfig
+from hornbook.layers.cache import KeyValueCache
+from hornbook.layers.positions import rotate
+
+
+@dataclass
+class Where:
+    """What all layers of one pass share: who may look at whom, and where everybody stands."""
+
+    mask: Tensor | None
+    """(B,1,T,S) bool, True where a query may look at a key; None: all before (causal) or all (encoder)."""
+    causal: bool
+    angles: tuple[Tensor, Tensor] | None = None
+    """Rotary cosines and sines, (B,1,T,K)."""
+    cache: KeyValueCache | None = None
+    slots: Tensor | None = None
+    """(B,T) int64: the cache slots of these tokens."""
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor, where: Where, dropout: float) -> Tensor:
+    """PyTorch's fused kernel: the weights are never held in memory as a whole."""
+    causal = where.causal and where.mask is None
+    return F.scaled_dot_product_attention(query, key, value, where.mask, dropout, is_causal=causal)
+
+
+def materialised(query: Tensor, key: Tensor, value: Tensor, where: Where, dropout: float) -> Tensor:
+    """softmax(Q K^T / sqrt(K)) V, written out (Vaswani et al. 2017, equation 1). On a CPU faster at short T."""
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B,H,T,S)
+    if where.mask is not None:
+        scores = scores.masked_fill(~where.mask, float("-inf"))
+    elif where.causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    return F.dropout(scores.softmax(-1), dropout) @ value
+
+
+class Attention(nn.Module):
+    """Multi-head attention with optional grouped queries (Ainslie et al. 2023). Heads are counted from the tensors."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = config.resolved()
+        self.width, self.dropout = c.head_dim, c.dropout
+        self.query = nn.Linear(c.dim, c.heads * c.head_dim, bias=c.bias)
+        self.key = nn.Linear(c.dim, c.kv_heads * c.head_dim, bias=c.bias)
+        self.value = nn.Linear(c.dim, c.kv_heads * c.head_dim, bias=c.bias)
+        self.output = nn.Linear(c.heads * c.head_dim, c.dim, bias=c.bias)
+        self.kernel = fused
+
+    def forward(self, x: Tensor, where: Where, layer: int) -> Tensor:
+        """(B,T,D) -> (B,T,D)."""
+        query, key, value = (
+            project(x).unflatten(-1, (-1, self.width)).transpose(1, 2) for project in (self.query, self.key, self.value)
+        )  # each (B,H,T,K), keys and values with fewer heads when grouped
+        if where.angles is not None:
+            query, key = rotate(query, where.angles), rotate(key, where.angles)
+        if where.cache is not None:
+            assert where.slots is not None
+            key, value = where.cache.update(layer, key, value, where.slots)
+            key, value = key.to(query.dtype), value.to(query.dtype)
+        if (repeats := query.shape[1] // key.shape[1]) > 1:
+            key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        mixed = self.kernel(query, key, value, where, self.dropout if self.training else 0.0)  # (B,H,T,K)
+        return self.output(mixed.transpose(1, 2).flatten(2))

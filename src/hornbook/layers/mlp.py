@@ -1,0 +1,35 @@
+"""The position-wise network of a block."""
+
+from __future__ import annotations
+
+import functools
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hornbook.config import TransformerConfig
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+class MLP(nn.Module):
+    """up, activation, down; with `gated`, the activation of a gate multiplies what went up (Shazeer 2020, "GLU")."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = config.resolved()
+        self.activation = ACTIVATIONS[c.activation]
+        self.gate = nn.Linear(c.dim, c.mlp, bias=c.bias) if c.gated else None
+        self.up = nn.Linear(c.dim, c.mlp, bias=c.bias)
+        self.down = nn.Linear(c.mlp, c.dim, bias=c.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,T,D) -> (B,T,D)."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))

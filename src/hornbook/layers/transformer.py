@@ -1,0 +1,114 @@
+"""The one Transformer. Families differ in its settings, not in its code.
+
+B rows, T positions, S positions that can be looked at, D width, V tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hornbook.config import TransformerConfig
+from hornbook.errors import UserError
+from hornbook.layers.attention import Attention, Where
+from hornbook.layers.cache import KeyValueCache
+from hornbook.layers.initialise import initialise
+from hornbook.layers.mlp import MLP
+from hornbook.layers.model import Cache, LanguageModel
+from hornbook.layers.norms import make_norm
+from hornbook.layers.positions import positions_in_segments, rotary_angles
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to the residual stream, each with its norm before (or, `post_norm`, after)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = config
+        self.post_norm = c.post_norm
+        self.attention_norm = make_norm(c.norm, c.dim, c.norm_eps)
+        self.attention = Attention(c)
+        self.mlp_norm = make_norm(c.norm, c.dim, c.norm_eps)
+        self.mlp = MLP(c)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor, where: Where, layer: int) -> Tensor:
+        """(B,T,D) -> (B,T,D)."""
+        if self.post_norm:
+            x = self.attention_norm(x + self.dropout(self.attention(x, where, layer)))
+            return self.mlp_norm(x + self.dropout(self.mlp(x)))
+        x = x + self.dropout(self.attention(self.attention_norm(x), where, layer))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class Transformer(LanguageModel):
+    """Token (and position) embeddings, blocks, a final norm, a head (Radford et al. 2019, section 2.3)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embedding = nn.Embedding(c.vocab, c.dim)
+        rows = c.context + c.position_offset
+        self.positions = nn.Embedding(rows, c.dim) if c.positions == "learned" else None
+        self.embedding_norm = make_norm(c.norm, c.dim, c.norm_eps) if c.embedding_norm else None
+        self.dropout = nn.Dropout(c.dropout)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
+        self.final_norm = None if c.post_norm else make_norm(c.norm, c.dim, c.norm_eps)
+        self.output = None if c.tied else nn.Linear(c.dim, c.vocab, bias=False)
+        initialise(self, residual_outputs=2 * c.layers)
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
+        """tokens (B,T) -> (B,T,D), after the final norm."""
+        assert cache is None or isinstance(cache, KeyValueCache)
+        positions, where = self.survey(tokens, cache, segments)
+        x = self.embed(tokens, positions)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, where, layer)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(...,D) -> logits (...,V)."""
+        return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+
+    def make_cache(self, batch: int, length: int) -> KeyValueCache:
+        c, weight = self.config.resolved(), self.embedding.weight
+        return KeyValueCache(c.layers, batch, c.kv_heads, length, c.head_dim, weight.device, weight.dtype)
+
+    def flops_per_token(self, context: int) -> int:
+        """Matrices, and 12 T D a layer for scores and mixing, of which a causal mask needs half."""
+        attention = 12 * self.config.layers * context * self.config.dim // (2 if self.causal else 1)
+        return super().flops_per_token(context) + attention
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens and positions (B,T) -> (B,T,D)."""
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions(positions + self.config.position_offset)
+        return self.dropout(x if self.embedding_norm is None else self.embedding_norm(x))
+
+    def survey(self, tokens: Tensor, cache: KeyValueCache | None, segments: Tensor | None) -> tuple[Tensor, Where]:
+        """Positions (B,T) or (1,T) of the tokens, and what the layers must know about who sees whom."""
+        slots = None
+        if cache is not None:
+            slots = cache.slots(tokens, segments)
+            positions = slots % cache.length  # padding stands, harmlessly, at 0
+            seen = torch.arange(cache.filled, device=tokens.device)
+            mask = seen[None, None, None, :] <= positions[:, None, :, None]
+            longest = cache.filled
+        elif segments is not None:
+            positions = positions_in_segments(segments)
+            mask = segments[:, None, :, None] == segments[:, None, None, :]
+            if self.causal:
+                mask = mask & torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).tril()
+            longest = tokens.shape[1]
+            if longest > self.config.context:
+                longest = int(positions.max()) + 1
+        else:
+            positions, mask, longest = torch.arange(tokens.shape[1], device=tokens.device)[None], None, tokens.shape[1]
+        if self.positions is not None and longest > self.config.context:
+            raise UserError(f"{longest} tokens do not fit into this model's context of {self.config.context}")
+        angles = None
+        if self.config.positions == "rotary":
+            angles = rotary_angles(positions, self.config.resolved().head_dim, self.config.rope_theta)
+        return positions, Where(mask, self.causal, angles, cache, slots)

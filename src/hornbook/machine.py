@@ -1,0 +1,73 @@
+"""What this machine is: device, cores, memory, and whether bfloat16 pays here (measured, not read from a name)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shutil
+import time
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def bf16_pays(kind: str) -> bool:
+    """Whether bfloat16 products are at least 1.3 times as fast as float32 here: a probe of a few milliseconds."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if kind != "cpu":
+        return False
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.randn(512, 512, dtype=dtype), torch.randn(512, 512, dtype=dtype)
+        best = float("inf")
+        for _ in range(6):
+            start = time.perf_counter()
+            for _ in range(4):
+                a @ b
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    return seconds(torch.float32) > 1.3 * seconds(torch.bfloat16)
+
+
+def can_compile() -> bool:
+    """Whether torch.compile can make CPU code here: it needs a C++ compiler."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+def describe(device: torch.device) -> str:
+    """One line for reports."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return f"{processor()}, {cores()} cores, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,116 @@
+"""BERT (Devlin et al. 2019): the encoder. GPT-2 that sees both sides, with its norms after the residual sums.
+
+It learns to fill in masked tokens, so it has no next-token probability and is not ranked with the others. Beside the
+Transformer's parts it has token types (here always 0), a norm on the embeddings, exact GELU, and a head with a layer
+of its own and a bias.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hornbook.config import TransformerConfig
+from hornbook.layers.transformer import Transformer
+
+FIXED = {
+    "norm": "layer",
+    "norm_eps": 1e-12,
+    "post_norm": True,
+    "activation": "gelu",
+    "positions": "learned",
+    "bias": True,
+    "embedding_norm": True,
+}
+
+
+class Bert(Transformer):
+    """Transformer with token types and the masked-token head."""
+
+    causal = False
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.token_types = nn.Embedding(2, config.dim)
+        self.transform = nn.Linear(config.dim, config.dim)
+        self.transform_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.output_bias = nn.Parameter(torch.zeros(config.vocab))
+        nn.init.normal_(self.token_types.weight, std=0.02)
+        nn.init.normal_(self.transform.weight, std=0.5 / config.dim**0.5)
+        nn.init.zeros_(self.transform.bias)
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        assert self.positions is not None
+        assert self.embedding_norm is not None
+        x = self.embedding(tokens) + self.token_types.weight[0] + self.positions(positions)
+        return self.dropout(self.embedding_norm(x))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        hidden = self.transform_norm(F.gelu(self.transform(hidden)))
+        return super().head(hidden) + self.output_bias
+
+
+Model = Bert
+
+
+def size(dim: int, layers: int, heads: int, context: int = 512, vocab: int = 30522) -> TransformerConfig:
+    pad = 0 if vocab else None
+    return TransformerConfig("bert", vocab, context, pad=pad, dim=dim, layers=layers, heads=heads, **FIXED)
+
+
+SIZES = {
+    "bert-tiny": size(256, 4, 4, context=256, vocab=0),
+    "bert-base": size(768, 12, 12),
+    "bert-large": size(1024, 24, 16),
+}
+
+HF = {
+    "model_type": "bert",
+    "architectures": ["BertForMaskedLM"],
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 2,
+}
+
+CONFIG = {
+    "max_position_embeddings": "context",
+    "hidden_size": "dim",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "mlp",
+    "layer_norm_eps": "norm_eps",
+    "tie_word_embeddings": "tied",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "dropout",
+}
+
+WEIGHTS = {
+    "bert.embeddings.word_embeddings.weight": "embedding.weight",
+    "bert.embeddings.position_embeddings.weight": "positions.weight",
+    "bert.embeddings.token_type_embeddings.weight": "token_types.weight",
+    "bert.embeddings.LayerNorm.weight": "embedding_norm.weight",
+    "bert.embeddings.LayerNorm.bias": "embedding_norm.bias",
+    "bert.encoder.layer.{i}.attention.self.query.weight": "blocks.{i}.attention.query.weight",
+    "bert.encoder.layer.{i}.attention.self.query.bias": "blocks.{i}.attention.query.bias",
+    "bert.encoder.layer.{i}.attention.self.key.weight": "blocks.{i}.attention.key.weight",
+    "bert.encoder.layer.{i}.attention.self.key.bias": "blocks.{i}.attention.key.bias",
+    "bert.encoder.layer.{i}.attention.self.value.weight": "blocks.{i}.attention.value.weight",
+    "bert.encoder.layer.{i}.attention.self.value.bias": "blocks.{i}.attention.value.bias",
+    "bert.encoder.layer.{i}.attention.output.dense.weight": "blocks.{i}.attention.output.weight",
+    "bert.encoder.layer.{i}.attention.output.dense.bias": "blocks.{i}.attention.output.bias",
+    "bert.encoder.layer.{i}.attention.output.LayerNorm.weight": "blocks.{i}.attention_norm.weight",
+    "bert.encoder.layer.{i}.attention.output.LayerNorm.bias": "blocks.{i}.attention_norm.bias",
+    "bert.encoder.layer.{i}.intermediate.dense.weight": "blocks.{i}.mlp.up.weight",
+    "bert.encoder.layer.{i}.intermediate.dense.bias": "blocks.{i}.mlp.up.bias",
+    "bert.encoder.layer.{i}.output.dense.weight": "blocks.{i}.mlp.down.weight",
+    "bert.encoder.layer.{i}.output.dense.bias": "blocks.{i}.mlp.down.bias",
+    "bert.encoder.layer.{i}.output.LayerNorm.weight": "blocks.{i}.mlp_norm.weight",
+    "bert.encoder.layer.{i}.output.LayerNorm.bias": "blocks.{i}.mlp_norm.bias",
+    "cls.predictions.transform.dense.weight": "transform.weight",
+    "cls.predictions.transform.dense.bias": "transform.bias",
+    "cls.predictions.transform.LayerNorm.weight": "transform_norm.weight",
+    "cls.predictions.transform.LayerNorm.bias": "transform_norm.bias",
+    "cls.predictions.bias": "output_bias",
+    "cls.predictions.decoder.weight": "output.weight",
+}

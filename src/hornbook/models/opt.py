@@ -1,0 +1,83 @@
+"""OPT (Zhang et al. 2022): Meta's open replica of GPT-3. GPT-2 with ReLU and a position table that starts at row 2.
+
+The two spare rows were once for padding; they stay, and count as parameters. Texts open with `</s>` (id 2).
+"""
+
+from __future__ import annotations
+
+from hornbook.config import TransformerConfig
+from hornbook.layers.transformer import Transformer
+
+Model = Transformer
+
+FIXED = {
+    "norm": "layer",
+    "activation": "relu",
+    "positions": "learned",
+    "position_offset": 2,
+    "bias": True,
+}
+
+
+def size(dim: int, layers: int, heads: int, context: int = 2048, vocab: int = 50272) -> TransformerConfig:
+    ends = {"bos": 2, "eos": 2, "pad": 1} if vocab else {}
+    return TransformerConfig("opt", vocab, context, dim=dim, layers=layers, heads=heads, mlp=None, **ends, **FIXED)
+
+
+SIZES = {
+    "opt-tiny": size(256, 4, 4, context=256, vocab=0),
+    "opt-small": size(384, 6, 6, context=256, vocab=0),
+    "opt-125m": size(768, 12, 12),
+    "opt-1.3b": size(2048, 24, 32),
+    "opt-2.7b": size(2560, 32, 32),
+    "opt-6.7b": size(4096, 32, 32),
+    "opt-13b": size(5120, 40, 40),
+    "opt-30b": size(7168, 48, 56),
+    "opt-66b": size(9216, 64, 72),
+}
+
+HF = {
+    "model_type": "opt",
+    "architectures": ["OPTForCausalLM"],
+    "activation_function": "relu",
+    "do_layer_norm_before": True,
+    "enable_bias": True,
+    "layer_norm_elementwise_affine": True,
+    "layerdrop": 0.0,
+}
+
+CONFIG = {
+    "max_position_embeddings": "context",
+    "hidden_size": "dim",
+    "word_embed_proj_dim": "dim",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "ffn_dim": "mlp",
+    "tie_word_embeddings": "tied",
+    "dropout": "dropout",
+    "attention_dropout": "dropout",
+}
+
+WEIGHTS = {
+    "model.decoder.embed_tokens.weight": "embedding.weight",
+    "model.decoder.embed_positions.weight": "positions.weight",
+    "model.decoder.layers.{i}.self_attn_layer_norm.weight": "blocks.{i}.attention_norm.weight",
+    "model.decoder.layers.{i}.self_attn_layer_norm.bias": "blocks.{i}.attention_norm.bias",
+    "model.decoder.layers.{i}.self_attn.q_proj.weight": "blocks.{i}.attention.query.weight",
+    "model.decoder.layers.{i}.self_attn.q_proj.bias": "blocks.{i}.attention.query.bias",
+    "model.decoder.layers.{i}.self_attn.k_proj.weight": "blocks.{i}.attention.key.weight",
+    "model.decoder.layers.{i}.self_attn.k_proj.bias": "blocks.{i}.attention.key.bias",
+    "model.decoder.layers.{i}.self_attn.v_proj.weight": "blocks.{i}.attention.value.weight",
+    "model.decoder.layers.{i}.self_attn.v_proj.bias": "blocks.{i}.attention.value.bias",
+    "model.decoder.layers.{i}.self_attn.out_proj.weight": "blocks.{i}.attention.output.weight",
+    "model.decoder.layers.{i}.self_attn.out_proj.bias": "blocks.{i}.attention.output.bias",
+    "model.decoder.layers.{i}.final_layer_norm.weight": "blocks.{i}.mlp_norm.weight",
+    "model.decoder.layers.{i}.final_layer_norm.bias": "blocks.{i}.mlp_norm.bias",
+    "model.decoder.layers.{i}.fc1.weight": "blocks.{i}.mlp.up.weight",
+    "model.decoder.layers.{i}.fc1.bias": "blocks.{i}.mlp.up.bias",
+    "model.decoder.layers.{i}.fc2.weight": "blocks.{i}.mlp.down.weight",
+    "model.decoder.layers.{i}.fc2.bias": "blocks.{i}.mlp.down.bias",
+    "model.decoder.final_layer_norm.weight": "final_norm.weight",
+    "model.decoder.final_layer_norm.bias": "final_norm.bias",
+    "lm_head.weight": "output.weight",
+}

@@ -1,0 +1,89 @@
+"""The recurrent rung that may look back: each state attends to all earlier states of its own text, itself included.
+
+As in Luong et al. 2015 (sections 3.1 and 3, "general" score): score(t, s) = h_t W h_s / sqrt(D) for s <= t, and the
+output is tanh(C [h_t; mix_t]). The tutorials keep only the mix and lose the state itself. Computed for all positions
+at once: one product, masked to the past.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hornbook.config import ModelConfig
+from hornbook.layers.attention import Where, fused
+from hornbook.layers.cache import KeyValueCache
+from hornbook.layers.initialise import initialise
+from hornbook.layers.model import Cache
+from hornbook.models import rnn
+from hornbook.models.rnn import RNN, RecurrentCache, RNNConfig
+
+
+class AttentiveCache(RecurrentCache):
+    """The recurrent state, and all states so far to look back at."""
+
+    def __init__(self, batch: int, length: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(batch, length, device)
+        self.past = KeyValueCache(1, batch, 1, length, width, device, dtype)
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self.past.select(rows)
+
+    def rewind(self, lengths: Tensor) -> None:
+        super().rewind(lengths)
+        self.past.rewind(lengths)
+
+    @property
+    def bytes(self) -> int:
+        return super().bytes + self.past.bytes
+
+
+class RNNAttention(RNN):
+    """RNN, and attention over its own past states."""
+
+    def __init__(self, config: RNNConfig) -> None:
+        super().__init__(config)
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.combine = nn.Linear(2 * config.dim, config.dim, bias=False)
+        self.kernel = fused
+        initialise(self)
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
+        """tokens (B,T) -> (B,T,D)."""
+        assert cache is None or isinstance(cache, AttentiveCache)
+        states = self.states(tokens, cache, segments)  # (B,T,D)
+        query, key = self.query(states)[:, None], states[:, None]  # (B,1,T,D): one head
+        if cache is not None:
+            slots = cache.past.slots(tokens, segments)
+            key, _ = cache.past.update(0, key, key, slots)
+            seen = torch.arange(key.shape[2], device=tokens.device)
+            mask = seen[None, None, None, :] <= (slots % cache.past.length)[:, None, :, None]
+        elif segments is not None:
+            mask = (segments[:, :, None] == segments[:, None, :]).tril()[:, None]
+        else:
+            mask = None
+        key = key.to(query.dtype)
+        mix = self.kernel(query, key, key, Where(mask, causal=True), 0.0)[:, 0]  # (B,T,D)
+        return self.dropout(torch.tanh(self.combine(torch.cat([states.to(mix.dtype), mix], dim=-1))))
+
+    def make_cache(self, batch: int, length: int) -> Cache:
+        weight = self.embedding.weight
+        return AttentiveCache(batch, length, self.config.dim, weight.device, weight.dtype)
+
+
+Model = RNNAttention
+
+SIZES: dict[str, ModelConfig] = {
+    "rnn-attention": RNNConfig("rnn_attention", dim=512, layers=1),
+    "rnn-attention-tiny": RNNConfig("rnn_attention", dim=256, layers=1),
+}
+
+HF = {"model_type": "hornbook_rnn_attention", "architectures": ["HornbookRNNAttentionForCausalLM"]}
+
+CONFIG = rnn.CONFIG
+
+WEIGHTS = rnn.WEIGHTS | {
+    "model.attention.query.weight": "query.weight",
+    "model.attention.combine.weight": "combine.weight",
+}

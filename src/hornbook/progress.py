@@ -1,0 +1,62 @@
+"""Live progress: a bar in a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Bar:
+    """`with Bar("training") as bar: bar.show(done, total, "loss 3.2")`; any unit will do for done and total."""
+
+    def __init__(self, label: str, every: float = 10.0) -> None:
+        self.label, self.every = label, every
+        self.began = self.spoke = time.monotonic()
+        self.live: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+            self.live = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self.task = self.live.add_task(label, total=None, note="")
+
+    def show(self, done: float, total: float, note: str = "") -> None:
+        """Say how far it is."""
+        if self.live is not None:
+            self.live.update(self.task, completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if now - self.spoke >= self.every:
+            self.spoke = now
+            left = (now - self.began) * (total / done - 1) if done else float("nan")
+            console.print(f"{self.label}  {100 * done / total:3.0f} %  {note}  {duration(left)} left", markup=False)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        console.print(line, markup=False)
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 5 s, 2 h 10 min."""
+    if seconds != seconds:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,86 @@
+"""Optimisers by name, with their parameter groups, and their state as plain tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Groups = list[dict[str, Any]]
+
+DEFAULT_RATES = {"adamw": 2e-3, "adafactor": 1e-2, "muon": 4e-3}
+
+
+def adamw(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any) -> list[Any]:
+    """Loshchilov and Hutter 2019. Decay on matrices and tables, none on biases and norms."""
+    groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
+    fused = all(p.device.type in ("cpu", "cuda") for p in matrices + tables + others)
+    return [torch.optim.AdamW(groups, lr=o["lr"], betas=(0.9, o["beta2"]), weight_decay=o["decay"], fused=fused)]
+
+
+def adafactor(
+    matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any
+) -> list[Any]:
+    """Shazeer and Stern 2018, without relative steps; the tutorials' choice."""
+    groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.Adafactor(groups, lr=o["lr"], weight_decay=o["decay"])]
+
+
+def muon(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any) -> list[Any]:
+    """Orthogonalised momentum for the matrices (Jordan et al. 2024), AdamW for the rest.
+
+    Updates are scaled to AdamW's size (Liu et al. 2025, "Muon is scalable"), so both share one learning rate.
+    """
+    heart = torch.optim.Muon(matrices, lr=o["lr"], weight_decay=o["decay"], adjust_lr_fn="match_rms_adamw")
+    return [heart, *adamw([], tables, others, **o)]
+
+
+OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "muon": muon}
+
+
+class Optimizers:
+    """The optimisers of one run, stepped together; the learning rate is set as a factor of each group's own."""
+
+    def __init__(self, name: str, model: nn.Module, lr: float, decay: float, beta2: float) -> None:
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        head = getattr(model, "output", None)
+        tables |= {id(head.weight)} if isinstance(head, nn.Linear) else set()
+        learnt = [p for p in model.parameters() if p.requires_grad]
+        self.all = OPTIMIZERS[name](
+            [p for p in learnt if p.ndim >= 2 and id(p) not in tables],
+            [p for p in learnt if p.ndim >= 2 and id(p) in tables],
+            [p for p in learnt if p.ndim < 2],
+            lr=lr,
+            decay=decay,
+            beta2=beta2,
+        )
+        self.lr = lr
+
+    def step(self, factor: float) -> None:
+        """One step at `factor` times the learning rate; gradients are dropped after it."""
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, flat: 'optimizer.parameter.name' -> tensor."""
+        return {
+            f"{i}.{index}.{key}": torch.as_tensor(value)
+            for i, optimizer in enumerate(self.all)
+            for index, state in optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+            if value is not None
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        for i, optimizer in enumerate(self.all):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                which, index, key = name.split(".", 2)
+                if int(which) == i:
+                    state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

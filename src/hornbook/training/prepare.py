@@ -1,0 +1,94 @@
+"""From settings to what the loop needs: text, tokeniser, shards, a fresh model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hornbook import machine, models
+from hornbook.config import MODEL_FIELDS, ModelConfig, Train
+from hornbook.data.batches import Batch, Batches
+from hornbook.data.masking import mask_tokens
+from hornbook.data.shards import Shard, open_split
+from hornbook.errors import UserError
+from hornbook.layers.attention import Attention, materialised
+from hornbook.layers.model import LanguageModel
+from hornbook.progress import Bar
+from hornbook.text.corpora import Corpus
+from hornbook.text.home import home
+from hornbook.text.tokenizer_training import train_tokenizer
+from hornbook.text.tokenizers import Tokenizer, load_tokenizer
+
+TRAINABLE = ("bpe", "word", "char", "bytes")
+
+
+def obtain_tokenizer(name: str, corpus: Corpus, vocab: int) -> Tokenizer:
+    """Load the tokeniser at a path, or train one of a kind on the corpus's training split (kept for the next time)."""
+    if name not in TRAINABLE:
+        if not Path(name).exists():
+            raise UserError(f"no tokeniser '{name}': give a folder, a tokenizer.json, or one of {', '.join(TRAINABLE)}")
+        return load_tokenizer(name)
+    folder = home() / "tokenizers" / f"{corpus.measure('train').fingerprint[:16]}-{name}-{vocab}"
+    if not (folder / "tokenizer.json").exists():
+        tokenizer = train_tokenizer(name, corpus.documents("train"), vocab or None)
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(folder)
+    return load_tokenizer(folder)
+
+
+def prepared(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Shard:
+    """The shard of a split, with a progress bar while it is made."""
+    with Bar(f"preparing {corpus.name} {split}") as bar:
+        return open_split(corpus, tokenizer, split, home(), bar.show)
+
+
+def resolve_config(settings: Train, tokenizer: Tokenizer) -> ModelConfig:
+    """The named size with the settings' changes and the tokeniser's vocabulary."""
+    base = models.find_size(settings.model)
+    changes = {name: value for name in MODEL_FIELDS if (value := getattr(settings, name)) is not None}
+    known = {field.name for field in dataclasses.fields(base)}
+    if foreign := sorted(set(changes) - known):
+        raise UserError(f"{settings.model} has no {', '.join('--' + name for name in foreign)}")
+    ends = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+    config = base.replace(**changes, vocab=tokenizer.vocab, **ends)
+    if getattr(config, "dim", 0) % getattr(config, "heads", 1):
+        raise UserError(f"--dim {config.dim} cannot be divided among {config.heads} heads")  # type: ignore[attr-defined]
+    return config
+
+
+def make_batches(settings: Train, config: ModelConfig, model: LanguageModel, shard: Shard, tokenizer: Tokenizer) -> Any:
+    """The sampler of a run, and batch(k): next-token targets, or hidden tokens for an encoder."""
+    sampler = Batches(shard, settings.batch, config.context, settings.seed, settings.apart)
+    if model.causal:
+        return sampler, sampler.get
+
+    def masked(k: int) -> Batch:
+        return mask_tokens(sampler.get(k), mask_token(tokenizer), config.vocab, (settings.seed, k))
+
+    return sampler, masked
+
+
+def mask_token(tokenizer: Tokenizer) -> int:
+    """The id that hides a token from an encoder."""
+    if getattr(tokenizer, "mask", None) is None:
+        raise UserError("an encoder needs a tokeniser with a mask token: train one here (--tokenizer bpe)")
+    return tokenizer.mask
+
+
+def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Makes the context of a forward pass: bfloat16 autocast where asked for, or where it pays here."""
+    bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and machine.bf16_pays(device.type))
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
+
+
+def choose_kernels(model: LanguageModel, device: torch.device, context: int) -> None:
+    """On a CPU attention over short rows is faster written out than fused (its fused backward pass is slow)."""
+    for module in model.modules():
+        if isinstance(module, Attention) and device.type == "cpu" and context <= 512:
+            module.kernel = materialised
