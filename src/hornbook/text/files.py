@@ -7,9 +7,11 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from hornbook.errors import UserError, missing_extra
 
@@ -29,7 +31,7 @@ def is_rows(path: str) -> bool:
 
 def is_binary(path: str) -> bool:
     """Whether a file holds NUL bytes near its beginning, which no text does."""
-    with open_bytes(path) as file:
+    with _whole(path), open_bytes(path) as file:
         return b"\0" in file.read(8192)
 
 
@@ -39,16 +41,25 @@ def read_documents(path: str, column: str) -> Iterator[str]:
     Raises UserError when it is missing, empty, binary, not UTF-8 (with the byte's place), or has no such column.
     """
     form = form_of(path)
-    if form == ".parquet":
-        yield from _parquet(path, column)
-        return
-    if form == ".jsonl":
-        yield from _json_lines(path, column)
-    elif form in (".csv", ".tsv"):
-        yield from _table(path, column, "," if form == ".csv" else "\t")
-    else:
-        with open_bytes(path) as file:
-            yield decode(file.read(), _shown(path))
+    with _whole(path):
+        if form == ".parquet":
+            yield from _parquet(path, column)
+        elif form == ".jsonl":
+            yield from _json_lines(path, column)
+        elif form in (".csv", ".tsv"):
+            yield from _table(path, column, "," if form == ".csv" else "\t")
+        else:
+            with open_bytes(path) as file:
+                yield decode(file.read(), _shown(path))
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """Makes a damaged compressed file the user's one-line error."""
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def decode(data: bytes, name: str) -> str:
@@ -70,22 +81,12 @@ def open_bytes(path: str) -> IO[bytes]:
         return io.BytesIO(sys.stdin.buffer.read())
     try:
         if path.endswith(".gz"):
-            return io.BufferedReader(_Gzip(path))
+            return cast(IO[bytes], gzip.open(path))
         if path.endswith(".zst"):
             return _zstandard(path)
         return open(path, "rb")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-class _Gzip(gzip.GzipFile):
-    """A gzip file whose damage is the user's one-line error."""
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            return super().readinto(buffer)
-        except (OSError, EOFError) as error:
-            raise UserError(f"{self.name} is damaged: {error}") from None
 
 
 def _zstandard(path: str) -> IO[bytes]:

@@ -41,7 +41,8 @@ class _Documents:
             self.cut = cut_one_document(next(self._texts()))
 
     def _texts(self) -> Iterator[str]:
-        return iter(self.kept) if self.kept is not None else _read_all(self.files, self.column)
+        texts = self.kept if self.kept is not None else _read_all(self.files, self.column)
+        return (text for text in texts if text)
 
     def _keys(self) -> Iterator[int]:
         count = 0

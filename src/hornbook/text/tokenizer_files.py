@@ -19,6 +19,7 @@ class Specials(NamedTuple):
     eos: str | None = None
     pad: str | None = None
     unk: str | None = None
+    mask: str | None = None
 
 
 # Where no tokenizer_config.json says which token is which, these names do, first match first.
@@ -27,6 +28,7 @@ USUAL = Specials(
     eos="<|endoftext|> </s> <|end_of_text|> <eos> [SEP]",
     pad="<|pad|> <pad> [PAD] <|finetune_right_pad_id|>",
     unk="<|unk|> <unk> [UNK]",
+    mask="<|mask|> <mask> [MASK]",
 )
 VOCABULARIES = ("encoder.json", "vocab.json", "gpt2-vocab.json")
 MERGES = ("vocab.bpe", "merges.txt", "gpt2-merges.txt")

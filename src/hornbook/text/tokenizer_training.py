@@ -1,7 +1,8 @@
 """Learning a tokeniser from text: byte-level BPE, words, characters, or plain bytes.
 
-Every kind has `<|endoftext|>` (both begin and end of a document: its separator) and `<|pad|>`; words and characters
-also have `<|unk|>`. It is not called `<unk>`, because the tokenised WikiText uses that string as an ordinary word.
+Every kind has `<|endoftext|>` (both begin and end of a document: its separator), `<|pad|>` and `<|mask|>` (which only
+an encoder uses); words and characters also have `<|unk|>`. It is not called `<unk>`, because the tokenised WikiText
+uses that string as an ordinary word.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hornbook.text.byte_alphabet import CHAR_OF
 from hornbook.text.tokenizer_files import Specials
 from hornbook.text.tokenizers import Tokenizer
 
-END, PAD, UNK = "<|endoftext|>", "<|pad|>", "<|unk|>"
+END, PAD, UNK, MASK = "<|endoftext|>", "<|pad|>", "<|unk|>", "<|mask|>"
 WORD = r" ?\S+| ?\n|\s"  # a word with the one space before it: joined again, words give back the text
 
 
@@ -41,7 +42,7 @@ def train_tokenizer(kind: str, documents: Iterable[str], vocab: int | None = Non
 def byte_pairs(documents: Iterable[str], vocab: int | None) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016, over bytes as in GPT-2). Pairs seen only once are not merged."""
     vocab = 8192 if vocab is None else vocab
-    specials = [END, PAD]
+    specials = [END, PAD, MASK]
     if vocab < 256 + len(specials):
         raise UserError(
             f"a vocabulary of {vocab} is too small: 256 bytes and {len(specials)} special tokens come first"
@@ -54,7 +55,7 @@ def byte_pairs(documents: Iterable[str], vocab: int | None) -> Tokenizer:
         vocab_size=vocab, min_frequency=2, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator(documents, trainer)
-    return Tokenizer(_supported(core, vocab), Specials(END, END, PAD))
+    return Tokenizer(_supported(core, vocab), Specials(END, END, PAD, mask=MASK))
 
 
 def word_level(
@@ -78,7 +79,7 @@ def word_level(
     if split not in SPLITTERS:
         raise unknown("way of splitting", split, SPLITTERS)
     frame = _frame(template)
-    specials = list(dict.fromkeys([*frame, END, PAD, UNK]))
+    specials = list(dict.fromkeys([*frame, END, PAD, UNK, MASK]))
     core = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
     steps = [
         (nfd or strip_accents, normalizers.NFD),
@@ -97,7 +98,7 @@ def word_level(
             single=template, special_tokens=[(name, core.token_to_id(name)) for name in frame]
         )
     before, after = (template or "$A").split("$A")
-    return Tokenizer(core, Specials((before.split() or [END])[-1], (after.split() or [END])[0], PAD, UNK))
+    return Tokenizer(core, Specials((before.split() or [END])[-1], (after.split() or [END])[0], PAD, UNK, MASK))
 
 
 def characters(documents: Iterable[str], vocab: int | None) -> Tokenizer:
@@ -107,19 +108,19 @@ def characters(documents: Iterable[str], vocab: int | None) -> Tokenizer:
         Regex(r"(?m:.)"), "isolated"
     )  # (?m) is Oniguruma's "dot matches line feed"
     core.decoder = decoders.Fuse()
-    _train_words(core, documents, vocab, [END, PAD, UNK])
-    return Tokenizer(core, Specials(END, END, PAD, UNK))
+    _train_words(core, documents, vocab, [END, PAD, UNK, MASK])
+    return Tokenizer(core, Specials(END, END, PAD, UNK, MASK))
 
 
 def plain_bytes(documents: Iterable[str], vocab: int | None) -> Tokenizer:
-    """The 256 bytes of UTF-8, each byte its own id, and two special tokens. Reads no document."""
-    if vocab not in (None, 258):
-        raise UserError(f"a 'bytes' tokeniser has 258 ids (256 bytes and 2 special tokens), not {vocab}")
+    """The 256 bytes of UTF-8, each byte its own id, and three special tokens. Reads no document."""
+    if vocab not in (None, 259):
+        raise UserError(f"a 'bytes' tokeniser has 259 ids (256 bytes and 3 special tokens), not {vocab}")
     core = tokenizers.Tokenizer(models.BPE(vocab={char: byte for byte, char in CHAR_OF.items()}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(name, normalized=False) for name in (END, PAD)])
-    return Tokenizer(core, Specials(END, END, PAD))
+    core.add_special_tokens([AddedToken(name, normalized=False) for name in (END, PAD, MASK)])
+    return Tokenizer(core, Specials(END, END, PAD, mask=MASK))
 
 
 KINDS: dict[str, Callable[..., Tokenizer]] = {

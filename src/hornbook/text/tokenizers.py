@@ -36,7 +36,7 @@ class Tokenizer:
         ids = core.get_vocab(with_added_tokens=True)
         self.vocab: int = max(ids.values()) + 1
         """Number of ids V, added tokens included; all ids are below it."""
-        self.bos, self.eos, self.pad, self.unk = (ids.get(name) if name else None for name in specials)
+        self.bos, self.eos, self.pad, self.unk, self.mask = (ids.get(name) if name else None for name in specials)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, with no special token added."""
@@ -152,7 +152,16 @@ class Tokenizer:
 
 
 OURS = {"tokenizer_class", "auto_map", "tokenizer_file", "name_or_path", "backend", "clean_up_tokenization_spaces"}
-OURS |= {"bos_token", "eos_token", "pad_token", "unk_token", "add_bos_token", "add_eos_token", "add_prefix_space"}
+OURS |= {
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "unk_token",
+    "mask_token",
+    "add_bos_token",
+    "add_eos_token",
+    "add_prefix_space",
+}
 OURS |= {"added_tokens_decoder", "model_max_length", "vocab_file", "merges_file", "special_tokens_map_file"}
 
 

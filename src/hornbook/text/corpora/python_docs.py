@@ -36,7 +36,8 @@ def _documents() -> dict[str, list[str]]:
         seen.update(fresh)
         if fresh:
             result[split_of(hash64(name))].append("\n\n".join(fresh) + "\n")
-    for name, text in sorted(import_module("pydoc_data.topics").topics.items()):
+    topics = {text: name for name, text in sorted(import_module("pydoc_data.topics").topics.items(), reverse=True)}
+    for text, name in reversed(topics.items()):  # equal texts once, under the first of their names
         result[split_of(hash64(f"topic {name}"))].append(text)
     return result
 
