@@ -183,7 +183,7 @@ class NGram(LanguageModel):
         rows = self.log_probs_1[:-1].repeat(len(contexts), 1)
         for k, nodes in self.contexts(contexts):
             rows += look_up(self.get_buffer(f"backoffs_{k}"), nodes)[:, None]
-            first, count = self.children(k, nodes)
+            first, count = self.continuations(k, nodes)
             within = torch.arange(int(count.sum()), device=rows.device)
             within -= (count.cumsum(0) - count).repeat_interleave(count)
             children = first.repeat_interleave(count) + within
@@ -229,7 +229,7 @@ class NGram(LanguageModel):
         places = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
         return torch.where((prefixes >= 0) & (words >= 0) & (keys[places] == wanted), places, -1)
 
-    def children(self, k: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    def continuations(self, k: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The n-grams that begin with rows (N,) of level k: where they start in level k + 1, and how many they are."""
         keys = self.get_buffer(f"keys_{k + 1}")
         first = torch.searchsorted(keys, nodes * (self.start + 1))
@@ -251,7 +251,7 @@ class NGram(LanguageModel):
             child = self.find(k + 1, node, torch.tensor([target], device=device))
             if int(child) >= 0:
                 return [*steps, BackoffStep(words, True, True, float(self.get_buffer(f"log_probs_{k + 1}")[child]))]
-            seen = int(self.children(k, node)[1]) > 0
+            seen = int(self.continuations(k, node)[1]) > 0
             steps.append(BackoffStep(words, seen, False, float(look_up(self.get_buffer(f"backoffs_{k}"), node))))
         return [*steps, BackoffStep((), True, True, float(self.log_probs_1[target]))]
 
