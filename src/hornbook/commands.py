@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from hornbook.config import Evaluate, Generate, Train
+from hornbook.config import Evaluate, Generate, Ladder, Tokenize, Train
+from hornbook.errors import UserError
+
+if TYPE_CHECKING:
+    from hornbook.evaluation.sentences import Sentence
 
 console = Console(highlight=False, soft_wrap=True)
+
+
+def ladder(settings: Ladder) -> None:
+    """`hornbook ladder`."""
+    from hornbook.ladder import climb, folder_of
+    from hornbook.training.interrupt import Interrupted
+
+    folder = folder_of(settings)
+    try:
+        rungs = climb(settings)
+    except Interrupted:
+        print(f"hornbook: stopped and saved in {folder}; the same command carries on from there", file=sys.stderr)
+        sys.exit(130)
+    scored = {rung.name: rung.summary["validation"] for rung in rungs if "validation" in rung.summary}
+    print_scores(dict(sorted(scored.items(), key=lambda item: item[1]["nats"] / item[1]["bytes"])))
+    for rung in rungs:
+        if "pseudo_perplexity" in rung.summary:
+            console.print(f"{rung.name}: pseudo-perplexity {rung.summary['pseudo_perplexity']:.2f}, not comparable")
+    print(folder / "report.html")
 
 
 def train(settings: Train) -> None:
@@ -33,7 +58,60 @@ def train(settings: Train) -> None:
 
 def evaluate(settings: Evaluate) -> None:
     """`hornbook evaluate`."""
-    raise NotImplementedError
+    if settings.protocol == "tutorial":
+        return tutorial(settings)
+    from hornbook.checkpoint import load
+    from hornbook.evaluation.pseudo import pseudo_perplexity
+    from hornbook.evaluation.score import score
+    from hornbook.evaluation.sentences import score_sentence
+    from hornbook.progress import Bar
+    from hornbook.text.corpora import open_corpus
+    from hornbook.training.prepare import mask_token, prepared
+
+    model = load(settings.run, settings.device)
+    if settings.text:
+        return print_sentences([score_sentence(model, model.tokenizer, text) for text in settings.text], settings.json)
+    corpus = open_corpus(settings.data, settings.column)
+    shard = prepared(corpus, model.tokenizer, settings.split)
+    if not model.causal:
+        figure = pseudo_perplexity(model, shard, mask_token(model.tokenizer))
+        text = (
+            f"pseudo-perplexity {figure:.2f}: each token predicted from both sides, so not comparable with other rungs"
+        )
+        print(json.dumps({"pseudo_perplexity": figure}) if settings.json else text)
+        return
+    with Bar("evaluating") as bar:
+        scores = score(model, shard, settings.context, settings.stride, settings.batch, settings.limit, bar.show)
+    if settings.json:
+        print(json.dumps(scores.summary()))
+        return
+    print_scores({settings.run: scores.summary()})
+    note = "" if scores.restorable else " This tokeniser does not restore the text, so there are no bits per byte."
+    console.print(
+        f"{corpus.name} {settings.split}: {len(scores.nats)} documents, {scores.targets.sum():,} targets, each scored "
+        f"once with at least {scores.context - scores.stride} tokens of context (window {scores.context}, stride "
+        f"{scores.stride}) or all that its document has.{note}",
+        markup=False,
+    )
+
+
+def tutorial(settings: Evaluate) -> None:
+    """`hornbook evaluate bigram CORPUS --protocol tutorial`."""
+    raise UserError("not yet")
+
+
+def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
+    """Each sentence's probability, and the surprise of every token in it."""
+    if as_json:
+        rows = [{"text": s.text, "log_prob": s.log_prob, "pieces": s.pieces, "bits": s.bits} for s in sentences]
+        print(json.dumps(rows))
+        return
+    for s in sentences:
+        console.print(f"{s.text!r}: probability {s.probability}, log-probability {s.log_prob:.4f} nats", markup=False)
+        for piece, bits in zip(s.pieces, s.bits, strict=True):
+            console.print(f"  {bits:7.2f} bits  {piece!r}", markup=False)
+        if s.unknown:
+            console.print(f"  unknown to the tokeniser: {', '.join(map(repr, s.unknown))}", markup=False)
 
 
 def generate(settings: Generate) -> None:
@@ -55,7 +133,7 @@ def generate(settings: Generate) -> None:
         print()
 
 
-def print_scores(rows: dict[str, dict]) -> None:
+def print_scores(rows: dict[str, dict[str, Any]]) -> None:
     """A table of summaries."""
     table = Table(box=None, pad_edge=False)
     for name in ("model", "bits per byte", "95 % interval", "word perplexity", "token perplexity"):
@@ -70,3 +148,30 @@ def print_scores(rows: dict[str, dict]) -> None:
             f"{s['token_perplexity']:,.2f}",
         )
     console.print(table)
+
+
+def tokenize(settings: Tokenize) -> None:
+    """`hornbook tokenize`."""
+    from hornbook.text.corpora import open_corpus
+    from hornbook.text.show import coloured, separated, summary, usage
+    from hornbook.text.tokenizer_training import train_tokenizer
+    from hornbook.text.tokenizers import load_tokenizer
+
+    if settings.load:
+        tokenizer = load_tokenizer(settings.load)
+    else:
+        flags = {name: True for name in ("nfd", "lower", "strip_accents", "digits") if getattr(settings, name)}
+        vocab = 4096 if settings.kind == "bpe" and settings.vocab is None else settings.vocab
+        corpus = open_corpus(settings.data, settings.column)
+        print(corpus.describe(), file=sys.stderr)
+        tokenizer = train_tokenizer(settings.kind, corpus.documents("train"), vocab, **flags)
+    if settings.text is not None:
+        console.print(coloured(tokenizer, settings.text)) if console.is_terminal else print(
+            separated(tokenizer, settings.text)
+        )
+    else:
+        corpus = open_corpus(settings.data, settings.column)
+        print(summary(tokenizer, usage(tokenizer, corpus.documents("validation"))))
+    if settings.out:
+        tokenizer.save(settings.out)
+        print(settings.out)

@@ -98,8 +98,8 @@ class Train:
     """The column that holds the text, in .jsonl, .csv and .parquet files."""
     tokenizer: str = "bpe"
     """bpe, word, char, bytes, or a folder or file to load one from."""
-    vocab: int = 4096
-    """Vocabulary size of a tokeniser trained here; 0 takes every word or character."""
+    vocab: int | None = None
+    """Vocabulary size of a tokeniser trained here; default 4,096 for bpe, otherwise all that occur."""
     steps: int | None = None
     """Length of the run in optimiser steps. One of steps, epochs and minutes; default one epoch."""
     epochs: float | None = None
@@ -109,9 +109,10 @@ class Train:
     """Rows in a batch."""
     accumulate: int = 1
     """Batches to a step."""
-    optimizer: Literal["adamw", "adafactor", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adafactor", "muon"] | None = None
+    """Default: the rung's own recipe."""
     lr: float | None = None
-    """Peak learning rate; default by optimiser."""
+    """Peak learning rate; default the rung's own recipe, or by optimiser where another one is asked for."""
     weight_decay: float = 0.1
     beta2: float = 0.95
     """AdamW's decay of squared gradients."""
@@ -202,5 +203,57 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Ladder:
+    """Climb every rung on one text: hornbook ladder"""
+
+    data: Positional[str] = "python-docs"
+    """A corpus by name, or a file, a folder, or - for standard input."""
+    out: str | None = None
+    """The folder; default runs/ladder-DATA. The same command again carries on where it stopped."""
+    minutes: float = 0.8
+    """Wall-clock budget of each neural rung; counted ones take the seconds that they need."""
+    rungs: tuple[str, ...] = (
+        "bigram",
+        "5gram",
+        "rnn",
+        "rnn-attention",
+        "bert-tiny",
+        "gpt2-tiny",
+        "opt-tiny",
+        "llama-tiny",
+    )
+    tokenizer: str = "bpe"
+    """bpe, word, char, bytes, or a folder or file to load one from."""
+    vocab: int | None = None
+    """Vocabulary size of the tokeniser; default 4,096 for bpe, otherwise all that occur."""
+    column: str = "text"
+    prompt: str = "The "
+    """What every rung's sample begins with."""
+    seed: int = 0
+    device: str | None = None
+
+
+@dataclass(frozen=True)
 class Tokenize:
-    """Train a tokeniser: hornbook tokenize"""
+    """Train a tokeniser, or show how a text is cut: hornbook tokenize wikitext-2 --out tok --vocab 8192"""
+
+    data: Positional[str] = "python-docs"
+    """The corpus to train on: by name, or a file, a folder, or - for standard input."""
+    out: str | None = None
+    """Folder to write tokenizer.json into."""
+    load: str | None = None
+    """Use the tokeniser in this folder or file (or run) instead of training one."""
+    text: str | None = None
+    """Show how this text is cut."""
+    kind: Literal["bpe", "word", "char", "bytes"] = "bpe"
+    vocab: int | None = None
+    """Vocabulary size; default 4,096 for bpe, otherwise all that occur."""
+    column: str = "text"
+    nfd: bool = False
+    """Word kind: decompose characters (NFD)."""
+    lower: bool = False
+    """Word kind: lower case."""
+    strip_accents: bool = False
+    """Word kind: drop accents (implies --nfd)."""
+    digits: bool = False
+    """Word kind: every digit is a word."""

@@ -38,7 +38,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        console.print(line, markup=False)
+        say(line)
 
     def __enter__(self) -> Self:
         if self.live is not None:
@@ -48,6 +48,11 @@ class Bar:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.live is not None:
             self.live.stop()
+
+
+def say(line: str) -> None:
+    """A plain line on standard error, above a bar if there is one."""
+    console.print(line, markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -75,6 +75,8 @@ class Scores:
             "documents": len(self.nats),
             "context": self.context,
             "stride": self.stride,
+            "document_nats": self.nats.tolist(),
+            "document_bytes": self.bytes.tolist(),
         }
 
 

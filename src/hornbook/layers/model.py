@@ -37,6 +37,8 @@ class LanguageModel(nn.Module):
     config: ModelConfig
     causal = True
     """False for an encoder, which sees both sides and so has no next-token probability."""
+    compiles = True
+    """Whether torch.compile gains anything."""
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """tokens (B,T) int64 -> (B,T,D)."""

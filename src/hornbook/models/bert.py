@@ -65,6 +65,8 @@ SIZES = {
     "bert-large": size(1024, 24, 16),
 }
 
+RECIPE = {"optimizer": "adamw", "lr": 0.001}
+
 HF = {
     "model_type": "bert",
     "architectures": ["BertForMaskedLM"],

@@ -36,6 +36,8 @@ SIZES = {
     "gpt2-xl": size(1600, 48, 25),
 }
 
+RECIPE = {"optimizer": "adamw", "lr": 0.002}
+
 HF = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new"}
 
 CONFIG = {

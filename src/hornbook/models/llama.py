@@ -39,6 +39,8 @@ SIZES = {
     "llama-3-70b": size(8192, 80, 64, 8, 28672, 8192, **LLAMA3),
 }
 
+RECIPE = {"optimizer": "muon", "lr": 0.004}
+
 HF = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],

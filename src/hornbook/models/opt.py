@@ -36,6 +36,8 @@ SIZES = {
     "opt-66b": size(9216, 64, 72),
 }
 
+RECIPE = {"optimizer": "adamw", "lr": 0.002}
+
 HF = {
     "model_type": "opt",
     "architectures": ["OPTForCausalLM"],

@@ -165,6 +165,8 @@ SIZES = {
     "rnn-tiny": RNNConfig("rnn", dim=256, layers=1),
 }
 
+RECIPE = {"optimizer": "adamw", "lr": 0.002}
+
 HF = {"model_type": "hornbook_rnn", "architectures": ["HornbookRNNForCausalLM"]}
 
 CONFIG = {

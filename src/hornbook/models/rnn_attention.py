@@ -79,6 +79,8 @@ SIZES: dict[str, ModelConfig] = {
     "rnn-attention-tiny": RNNConfig("rnn_attention", dim=256, layers=1),
 }
 
+RECIPE = rnn.RECIPE
+
 HF = {"model_type": "hornbook_rnn_attention", "architectures": ["HornbookRNNAttentionForCausalLM"]}
 
 CONFIG = rnn.CONFIG

@@ -26,17 +26,20 @@ from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 
 TRAINABLE = ("bpe", "word", "char", "bytes")
+BPE_VOCAB = 4096
+"""Small, because so are the corpora that fit a laptop: each entry must be seen often enough to be learnt."""
 
 
-def obtain_tokenizer(name: str, corpus: Corpus, vocab: int) -> Tokenizer:
+def obtain_tokenizer(name: str, corpus: Corpus, vocab: int | None) -> Tokenizer:
     """Load the tokeniser at a path, or train one of a kind on the corpus's training split (kept for the next time)."""
     if name not in TRAINABLE:
         if not Path(name).exists():
             raise UserError(f"no tokeniser '{name}': give a folder, a tokenizer.json, or one of {', '.join(TRAINABLE)}")
         return load_tokenizer(name)
+    vocab = BPE_VOCAB if name == "bpe" and vocab is None else vocab
     folder = home() / "tokenizers" / f"{corpus.measure('train').fingerprint[:16]}-{name}-{vocab}"
     if not (folder / "tokenizer.json").exists():
-        tokenizer = train_tokenizer(name, corpus.documents("train"), vocab or None)
+        tokenizer = train_tokenizer(name, corpus.documents("train"), vocab)
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(folder)
     return load_tokenizer(folder)
@@ -76,7 +79,7 @@ def make_batches(settings: Train, config: ModelConfig, model: LanguageModel, sha
 
 def mask_token(tokenizer: Tokenizer) -> int:
     """The id that hides a token from an encoder."""
-    if getattr(tokenizer, "mask", None) is None:
+    if tokenizer.mask is None:
         raise UserError("an encoder needs a tokeniser with a mask token: train one here (--tokenizer bpe)")
     return tokenizer.mask
 

@@ -20,7 +20,7 @@ from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import score
 from hornbook.generation.stream import prompt_ids, stream_text, stream_tokens
 from hornbook.layers.model import LanguageModel
-from hornbook.progress import Bar, duration
+from hornbook.progress import Bar, duration, say
 from hornbook.text.corpora import open_corpus
 from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.loop import State, Watch, fit
@@ -44,7 +44,6 @@ def train(settings: Train) -> dict[str, Any]:
     """Train, or carry on, the run that `settings` describe; returns its summary. Raises UserError and Interrupted."""
     settings = resolve(settings)
     corpus = open_corpus(settings.data, settings.column)
-    models.find_size(settings.model)  # a wrong name is told before any work
     tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
     shards = {split: prepared(corpus, tokenizer, split) for split in ("train", "validation")}
     config = resolve_config(settings, tokenizer)
@@ -67,14 +66,18 @@ def train(settings: Train) -> dict[str, Any]:
 
 
 def resolve(settings: Train) -> Train:
-    """Fill in what was left open: the folder, the learning rate, the length."""
+    """Fill in what was left open: the folder, the optimiser and its rate, the length, the device."""
     if settings.steps is None and settings.epochs is None and settings.minutes is None:
         settings = dataclasses.replace(settings, epochs=1.0)
     data = "stdin" if settings.data == "-" else Path(settings.data).stem
+    recipe = models.family(models.find_size(settings.model).family).RECIPE
+    optimizer = settings.optimizer or recipe["optimizer"]
+    rate = recipe["lr"] if optimizer == recipe["optimizer"] else DEFAULT_RATES[optimizer]
     return dataclasses.replace(
         settings,
         out=settings.out or f"runs/{settings.model}-{data}",
-        lr=DEFAULT_RATES[settings.optimizer] if settings.lr is None else settings.lr,
+        optimizer=optimizer,
+        lr=rate if settings.lr is None else settings.lr,
         device=settings.device or str(machine.pick_device()),
     )
 
@@ -107,6 +110,7 @@ def learn(
         math.ceil(sampler.per_epoch * settings.epochs / settings.accumulate) if settings.epochs else None
     )
     assert settings.lr is not None
+    assert settings.optimizer is not None
     optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
     state = State()
     if (saved := run.restore(model)) is not None:
@@ -118,7 +122,7 @@ def learn(
         bar.say(f"carrying on at step {state.step}")
     autocast = precision(settings, device)
     objective: torch.nn.Module = Objective(model).train()
-    if settings.compile == "yes" and machine.can_compile():
+    if compiles(settings, model, steps):
         objective = torch.compile(objective)  # type: ignore[assignment]
 
     def after_step(state: State, loss: float, progress: float) -> None:
@@ -165,6 +169,20 @@ def learn(
         f"{result['flops']:.3g} FLOPs"
     )
     return result
+
+
+def compiles(settings: Train, model: LanguageModel, steps: int | None) -> bool:
+    """Whether to compile: it costs about a minute, so only a run of several minutes gains by it.
+
+    The length of a run in steps is judged by its operations, at 200 GFLOP/s, so that the answer is always the same.
+    """
+    flops = (steps or 0) * settings.batch * settings.accumulate * model.config.context
+    seconds = 60 * settings.minutes if settings.minutes else flops * model.flops_per_token(model.config.context) / 2e11
+    wanted = settings.compile == "yes" or (settings.compile == "auto" and seconds > 240 and model.compiles)
+    if wanted and not machine.can_compile():
+        say("no C++ compiler here: running without torch.compile, about a quarter slower")
+        return False
+    return wanted
 
 
 def quick_score(

@@ -1,0 +1,108 @@
+"""The main job: climb every rung on one text, measure all on one scale, let each speak, and show it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hornbook import __version__, machine
+from hornbook.checkpoint import read_json, read_log, write_json
+from hornbook.config import Ladder, Train
+from hornbook.errors import UserError
+from hornbook.models import family, find_size
+from hornbook.progress import duration, say
+from hornbook.report.page import Rung, write_report
+from hornbook.text.corpora import open_corpus
+from hornbook.training.prepare import obtain_tokenizer
+from hornbook.training.pretrain import train
+
+
+def folder_of(settings: Ladder) -> Path:
+    """Where a ladder's runs and report lie."""
+    return Path(settings.out or f"runs/ladder-{'stdin' if settings.data == '-' else Path(settings.data).stem}")
+
+
+def climb(settings: Ladder) -> list[Rung]:
+    """Train every rung for one budget (counted ones take the seconds that they take); returns what was measured.
+
+    Writes report.html into the folder, anew after each rung. Raises Interrupted, and UserError for an unknown rung.
+    """
+    folder = folder_of(settings)
+    for name in settings.rungs:
+        find_size(name)  # a wrong name is told before any work
+    claim(folder, settings)
+    say(estimate(settings))
+    rungs = []
+    for number, name in enumerate(settings.rungs, 1):
+        say(f"[{number}/{len(settings.rungs)}] {name}")
+        summary = train(settings_of_rung(settings, name, folder))
+        rungs.append(Rung(name, summary, read_log(folder / name)))
+        write_report(folder / "report.html", facts(settings), rungs)
+    return rungs
+
+
+def claim(folder: Path, settings: Ladder) -> None:
+    """Make `folder` this ladder's own; a UserError where it holds a ladder of other settings."""
+    path, wanted = folder / "ladder.json", json.loads(json.dumps(dataclasses.asdict(settings)))
+    if path.exists():
+        old = read_json(path)
+        if differ := [key for key in wanted if key != "rungs" and old.get(key) != wanted[key]]:
+            what = ", ".join(f"{key} was {old.get(key)!r} and is now {wanted[key]!r}" for key in differ)
+            raise UserError(f"{folder} holds a ladder of other settings ({what}): choose another --out")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} exists and is not a ladder: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)
+
+
+def settings_of_rung(settings: Ladder, name: str, folder: Path) -> Train:
+    """What trains one rung: the ladder's text, tokeniser and budget, and the rung's own recipe."""
+    counted = hasattr(family(find_size(name).family).Model, "fit")
+    return Train(
+        name,
+        data=settings.data,
+        out=str(folder / name),
+        column=settings.column,
+        tokenizer=settings.tokenizer,
+        vocab=settings.vocab,
+        minutes=None if counted else settings.minutes,
+        prompt=settings.prompt,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def estimate(settings: Ladder) -> str:
+    """How long it will take, before it starts: the budgets, and about 12 seconds a rung around them."""
+    learnt = [name for name in settings.rungs if not hasattr(family(find_size(name).family).Model, "fit")]
+    seconds = 60 * settings.minutes * len(learnt) + 12 * len(settings.rungs)
+    here = machine.describe(machine.pick_device())
+    return f"{len(settings.rungs)} rungs on {settings.data}: about {duration(seconds)} on {here}"
+
+
+def facts(settings: Ladder) -> dict[str, Any]:
+    """What one must know to repeat the ladder."""
+    corpus = open_corpus(settings.data, settings.column)
+    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
+    return {
+        "title": f"The ladder on {corpus.name}",
+        "command": shlex.join(["hornbook", *sys.argv[1:]]),
+        "hornbook": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": machine.describe(machine.pick_device()),
+        "corpus": corpus.describe("train", "validation"),
+        "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab:,} entries (sha256 {tokenizer.hash[:12]})",
+        "prompt": settings.prompt,
+        "seed": settings.seed,
+        "minutes": settings.minutes,
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+    }
