@@ -19,7 +19,7 @@ def tiny_config(family: str, **changes: object) -> ModelConfig:
     if isinstance(config, TransformerConfig):
         config = config.replace(dim=32, layers=2, heads=4, mlp=48)
     elif hasattr(config, "dim"):
-        config = config.replace(dim=24, layers=2)
+        config = config.replace(dim=32, layers=2)
     elif hasattr(config, "order"):
         config = config.replace(order=3)
     return config.replace(**changes)

