@@ -25,7 +25,8 @@ needs_data = pytest.mark.skipif("HORNBOOK_DATA" not in os.environ, reason="HORNB
 
 TEXT = (
     " \n = The Hornbook = \n \n The hornbook was a primer for children , a <unk> sheet of 26 letters .\n"
-    "It's what they've read; we'll read it too: 1450, 1632 and 1900.\tCafés, naïve façades & 日本語 — 👩‍🚀!\n\n\n  Two  spaces. "
+    "It's what they've read; we'll read it too: 1450, 1632 and 1900.\t"
+    "Cafés, naïve façades & 日本語 — 👩‍🚀!\n\n\n  Two  spaces. "
 ) * 8
 NAMES = ["<|endoftext|>", "<|pad|>", "<|unk|>", "<|mask|>"]
 
@@ -89,7 +90,7 @@ def test_special_names_seen_in_training_are_words_with_ids_of_their_own(kind, sp
     text = " ".join(NAMES) + "".join(NAMES) + "\n".join(NAMES)
     tokenizer = train_tokenizer(kind, [text], **({"split": split} if kind == "word" else {}))
     assert not set(tokenizer.encode(text)) & {tokenizer.eos, tokenizer.pad, tokenizer.unk, tokenizer.mask}
-    assert kind == "word" and split != "spaces" or tokenizer.restores(text)
+    assert tokenizer.restores(text) or split != "spaces"
 
 
 def test_special_ids_differ_and_lie_below_the_vocabulary(tokenizer):
