@@ -180,7 +180,7 @@ class NGram(LanguageModel):
         From short contexts to long: a context multiplies the row by its weight, then writes what it has counted.
         """
         contexts = hidden.reshape(-1, hidden.shape[-1])
-        rows = self.log_probs_1[:-1].repeat(len(contexts), 1)
+        rows = self.log_probs_1.repeat(len(contexts), 1)  # with a column for `start`, which is dropped at the end
         for k, nodes in self.contexts(contexts):
             rows += look_up(self.get_buffer(f"backoffs_{k}"), nodes)[:, None]
             first, count = self.continuations(k, nodes)
@@ -190,7 +190,7 @@ class NGram(LanguageModel):
             words = self.get_buffer(f"keys_{k + 1}")[children] % (self.start + 1)
             parents = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
             rows[parents, words] = self.get_buffer(f"log_probs_{k + 1}")[children]
-        return rows.reshape(*hidden.shape[:-1], -1)
+        return rows[:, :-1].reshape(*hidden.shape[:-1], -1)
 
     def log_prob(
         self, tokens: Tensor, targets: Tensor, cache: Cache | None = None, segments: Tensor | None = None
@@ -281,14 +281,16 @@ SIZES = {
     "bigram-add-one": NGramConfig("ngram", order=2, smoothing="add-k", k=1.0),
 }
 
-HF = {"model_type": "hornbook_ngram", "architectures": ["HornbookNGramForCausalLM"]}
+HF = {"model_type": "hornbook_ngram", "architectures": ["HornbookNGramForCausalLM"], "num_hidden_layers": 0}
 
 CONFIG = {
-    "max_position_embeddings": "context",
+    "context_length": "context",
     "order": "order",
     "smoothing": "smoothing",
     "k": "k",
     "entries": "entries",
 }
 
-WEIGHTS = {f"{name}_{k}": f"{name}_{k}" for k in range(1, MAX_ORDER + 1) for name in ("keys", "log_probs", "backoffs")}
+WEIGHTS = {
+    f"model.{name}_{k}": f"{name}_{k}" for k in range(1, MAX_ORDER + 1) for name in ("keys", "log_probs", "backoffs")
+}
