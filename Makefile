@@ -1,0 +1,47 @@
+# make demo: the main job.  make test: everything that must hold, in minutes.  make help: the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test test-all lint bench clean
+
+help:
+	@echo "make demo      set up, then climb the ladder on the embedded corpus (about 8 minutes on 2 cores)"
+	@echo "make test      set up, then run the tests (under 10 minutes on 2 cores)"
+	@echo "make test-all  the same with the slow ones (under 25 minutes)"
+	@echo "make lint      ruff, formatting, type checker"
+	@echo "make bench     side-by-side measurements against peers"
+	@echo "make clean     remove the environment and caches; runs/ stays"
+
+$(VENV)/core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Hornbook needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	@echo "installing what the tests need ..."
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/core
+	$(BIN)/hornbook ladder
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
