@@ -1,8 +1,9 @@
 """The recurrent rung that may look back: each state attends to all earlier states of its own text, itself included.
 
-As in Luong et al. 2015 (sections 3.1 and 3, "general" score): score(t, s) = h_t W h_s / sqrt(D) for s <= t, and the
-output is tanh(C [h_t; mix_t]). The tutorials keep only the mix and lose the state itself. Computed for all positions
-at once: one product, masked to the past.
+The score is the "general" one of Luong et al. 2015 (section 3.1): h_t W h_s / sqrt(D) for s <= t. What is found is added
+to the state: h_t + C mix_t, so that the model starts as the plain RNN and attention is what it learns on top. (Luong's
+tanh(C [h_t; mix_t]) learnt more slowly here; the tutorials keep only the mix and lose the state itself.) Computed for
+all positions at once: one product, masked to the past.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class RNNAttention(RNN):
     def __init__(self, config: RNNConfig) -> None:
         super().__init__(config)
         self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.combine = nn.Linear(2 * config.dim, config.dim, bias=False)
+        self.combine = nn.Linear(config.dim, config.dim, bias=False)
         self.kernel = fused
         initialise(self)
 
@@ -65,7 +66,7 @@ class RNNAttention(RNN):
             mask = None
         key = key.to(query.dtype)
         mix = self.kernel(query, key, key, Where(mask, causal=True), 0.0)[:, 0]  # (B,T,D)
-        return self.dropout(torch.tanh(self.combine(torch.cat([states.to(mix.dtype), mix], dim=-1))))
+        return self.dropout(states + self.combine(mix))
 
     def make_cache(self, batch: int, length: int) -> Cache:
         weight = self.embedding.weight
@@ -86,6 +87,6 @@ HF = {"model_type": "hornbook_rnn_attention", "architectures": ["HornbookRNNAtte
 CONFIG = rnn.CONFIG
 
 WEIGHTS = rnn.WEIGHTS | {
-    "model.attention.query.weight": "query.weight",
-    "model.attention.combine.weight": "combine.weight",
+    "model.query.weight": "query.weight",
+    "model.combine.weight": "combine.weight",
 }
