@@ -184,6 +184,7 @@ def test_a_folder_is_read_recursively_in_order_without_hidden_and_binary_files(t
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     (tmp_path / ".git" / "x.txt").write_text("hidden")
+    (tmp_path / "b" / ".notes.txt").write_text("hidden")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0\0")
     (tmp_path / "empty.txt").write_text("")
     assert sorted(all_documents(open_corpus(str(tmp_path)))) == sorted(texts.values())
@@ -254,7 +255,8 @@ def test_a_folder_without_text_is_refused(tmp_path):
 # --- WikiText
 
 WIKI = (
-    " \n = First = \n \n It has = signs = in it . \n \n = = Section = = \n \n x \n = no title = \n y \n \n \n"
+    " \n = First = \n \n It has = signs = in it . \n \n = = Section = = \n \n x \n = no title = \n \n y \n \n"
+    " = nor this = \n z \n \n \n"
     " = Second \u2028 = \n \n Words . \n \n"
 )
 

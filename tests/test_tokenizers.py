@@ -13,8 +13,9 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from hornbook.errors import UserError
+from hornbook.text import fast as fast_module
 from hornbook.text.byte_alphabet import BYTE_OF, CHAR_OF
-from hornbook.text.fast import GPT2, LLAMA3, PART, FastEncoder
+from hornbook.text.fast import GPT2, LLAMA3, FastEncoder
 from hornbook.text.show import coloured, separated, summary, usage
 from hornbook.text.tokenizer_files import Specials
 from hornbook.text.tokenizer_training import train_tokenizer
@@ -357,11 +358,14 @@ def test_tiktoken_cuts_like_tokenizers_around_every_character_of_unicode(make):
 
 
 @pytest.mark.parametrize("make", [lambda: trained("bpe"), llama3_like], ids=["gpt2", "llama3"])
-def test_a_long_text_shared_between_threads_has_the_ids_of_the_whole(make):
+@pytest.mark.parametrize("part", range(1, 30))
+def test_a_long_text_cut_for_the_threads_has_the_ids_of_the_whole(make, part, monkeypatch):
+    monkeypatch.setattr(fast_module, "PART", part)
     tokenizer = make()
-    text = (TEXT + "It 's a 1 b 22 c.\n x\r\n y ! ? ") * (3 * PART // len(TEXT))
-    assert tokenizer.encode(text) == tokenizer._encode_slowly([text])[0]
-    assert tokenizer.engine == "tiktoken"
+    text = (TEXT[: len(TEXT) // 8] + "It 's a 1 b 22 c.\n x\r\n y ! ?  z \n 'm  're,  no  ") * 20
+    fast = FastEncoder.build(tokenizer._definition)
+    assert fast is not None
+    assert fast.encode_batch([text, "", text[5:]]) == tokenizer._encode_slowly([text, "", text[5:]])
 
 
 def test_a_pretokeniser_that_is_not_proven_equal_goes_without_the_fast_engine():

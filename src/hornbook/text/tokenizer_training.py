@@ -104,9 +104,8 @@ def word_level(
 def characters(documents: Iterable[str], vocab: int | None) -> Tokenizer:
     """Single characters, the most frequent first; any other is `<|unk|>`."""
     core = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
-    core.pre_tokenizer = pre_tokenizers.Split(
-        Regex(r"(?m:.)"), "isolated"
-    )  # (?m) is Oniguruma's "dot matches line feed"
+    any_character = Regex(r"(?m:.)")  # (?m) is Oniguruma's "dot matches line feed"
+    core.pre_tokenizer = pre_tokenizers.Split(any_character, "isolated")
     core.decoder = decoders.Fuse()
     _train_words(core, documents, vocab, [END, PAD, UNK, MASK])
     return Tokenizer(core, Specials(END, END, PAD, UNK, MASK))
