@@ -38,6 +38,7 @@ def from_hf_config(spelled: Mapping[str, Any]) -> ModelConfig:
     if kind not in by_type:
         raise unknown("model_type in config.json", str(kind), by_type)
     family = models.family(by_type[kind])
+    refuse_foreign_parts(family.HF, spelled)
     spelled = {**(spelled.get("rope_parameters") or {}), **spelled}
     base = next(iter(family.SIZES.values()))
     fields = {ours: spelled[key] for key, ours in (COMMON | family.CONFIG).items() if key in spelled}
@@ -50,11 +51,21 @@ def from_hf_config(spelled: Mapping[str, Any]) -> ModelConfig:
     return base.replace(**{key: value for key, value in (reset | fields).items() if key in known})
 
 
+def refuse_foreign_parts(fixed: Mapping[str, Any], spelled: Mapping[str, Any]) -> None:
+    """UserError where config.json asks for a part that the family here does not have: logits would silently differ."""
+    for key, value in fixed.items():
+        if key not in ("model_type", "architectures") and spelled.get(key, value) != value:
+            raise UserError(f"config.json has {key} {spelled[key]!r}; a {fixed['model_type']} model here has {value!r}")
+    stretch = spelled.get("rope_scaling") or spelled.get("rope_parameters") or {}
+    if (kind := stretch.get("rope_type", stretch.get("type", "default"))) != "default":
+        raise UserError(f"config.json scales rotary positions by the method '{kind}': only 'default' is built here")
+
+
 def weight_names(model: LanguageModel) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(Hugging Face's name, our names) of every stored tensor; several of ours where theirs is fused."""
     family, present = models.family(model.config.family), model.state_dict().keys()
     for theirs, ours in family.WEIGHTS.items():
-        for i in range(model.config.layers) if "{i}" in theirs else (0,):
+        for i in range(getattr(model.config, "layers", 0)) if "{i}" in theirs else (0,):
             names = tuple(n.replace("{i}", str(i)) for n in ([ours] if isinstance(ours, str) else ours))
             if all(name in present for name in names):
                 yield theirs.replace("{i}", str(i)), names

@@ -73,6 +73,7 @@ HF = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
     "type_vocab_size": 2,
+    "is_decoder": False,
 }
 
 CONFIG = {
@@ -85,6 +86,19 @@ CONFIG = {
     "tie_word_embeddings": "tied",
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "dropout",
+}
+
+ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the smaller BERT
+    "vocab": 30522,
+    "context": 512,
+    "pad": 0,
+    "dim": 768,
+    "layers": 12,
+    "heads": 12,
+    "mlp": 3072,
+    "norm_eps": 1e-12,
+    "tied": True,
+    "dropout": 0.1,
 }
 
 WEIGHTS = {

@@ -38,7 +38,13 @@ SIZES = {
 
 RECIPE = {"optimizer": "adamw", "lr": 0.002}
 
-HF = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new"}
+HF = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+}
 
 CONFIG = {
     "n_positions": "context",
@@ -51,6 +57,19 @@ CONFIG = {
     "embd_pdrop": "dropout",
     "attn_pdrop": "dropout",
     "resid_pdrop": "dropout",
+}
+
+ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the smallest GPT-2
+    "vocab": 50257,
+    "context": 1024,
+    "bos": 50256,
+    "eos": 50256,
+    "dim": 768,
+    "layers": 12,
+    "heads": 12,
+    "norm_eps": 1e-5,
+    "tied": True,
+    "dropout": 0.1,
 }
 
 WEIGHTS = {

@@ -63,7 +63,20 @@ CONFIG = {
     "attention_dropout": "dropout",
 }
 
-ABSENT = {"tied": False, "norm_eps": 1e-6}  # what Hugging Face means by a key that config.json leaves out
+ABSENT = {  # what Hugging Face means by a key that config.json leaves out: Llama 1, 7B
+    "vocab": 32000,
+    "context": 2048,
+    "bos": 1,
+    "eos": 2,
+    "dim": 4096,
+    "layers": 32,
+    "heads": 32,
+    "mlp": 11008,
+    "norm_eps": 1e-6,
+    "tied": False,
+    "dropout": 0.0,
+    "rope_theta": 10000.0,
+}
 
 WEIGHTS = {
     "model.embed_tokens.weight": "embedding.weight",

@@ -45,7 +45,6 @@ HF = {
     "do_layer_norm_before": True,
     "enable_bias": True,
     "layer_norm_elementwise_affine": True,
-    "layerdrop": 0.0,
 }
 
 CONFIG = {
@@ -56,8 +55,22 @@ CONFIG = {
     "num_attention_heads": "heads",
     "ffn_dim": "mlp",
     "tie_word_embeddings": "tied",
-    "dropout": "dropout",
     "attention_dropout": "dropout",
+    "dropout": "dropout",  # the last one counts where theirs differ
+}
+
+ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the smallest OPT
+    "vocab": 50272,
+    "context": 2048,
+    "bos": 2,
+    "eos": 2,
+    "pad": 1,
+    "dim": 768,
+    "layers": 12,
+    "heads": 12,
+    "mlp": 3072,
+    "tied": True,
+    "dropout": 0.1,
 }
 
 WEIGHTS = {

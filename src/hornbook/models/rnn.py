@@ -170,7 +170,7 @@ RECIPE = {"optimizer": "adamw", "lr": 0.002}
 HF = {"model_type": "hornbook_rnn", "architectures": ["HornbookRNNForCausalLM"]}
 
 CONFIG = {
-    "max_position_embeddings": "context",
+    "context_length": "context",
     "hidden_size": "dim",
     "num_hidden_layers": "layers",
     "cell": "cell",
