@@ -147,11 +147,9 @@ def test_a_neural_rung_learns_a_tiny_text_by_heart(family: str) -> None:
     assert nats.item() / count.item() < 0.25  # ln 40 = 3.7 at the start
 
 
-@pytest.mark.parametrize("family", CAUSAL)
-def test_a_counted_or_trained_rung_knows_its_text_better_than_chance(family: str) -> None:
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NEURAL])
+def test_a_counted_rung_knows_its_text_better_than_chance(family: str) -> None:
     model = tiny_model(family)
-    if family in NEURAL:
-        pytest.skip("neural rungs learn by heart in the test above")
     x = torch.from_numpy(stream())[None]
     assert -float(model.log_prob(x[:, :-1], x[:, 1:]).mean()) < 0.7 * math.log(VOCAB)
 

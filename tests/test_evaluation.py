@@ -1,0 +1,88 @@
+"""Scores: every target once, summed in nats, divided once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import EOS, stream, tiny_model
+from hornbook.data.shards import Shard
+from hornbook.evaluation.pseudo import pseudo_perplexity
+from hornbook.evaluation.score import cut_windows, score
+from hornbook.evaluation.sentences import score_sentence
+from hornbook.text.tokenizer_training import train_tokenizer
+
+
+def shard(length: int = 600) -> Shard:
+    tokens = stream(length, seed=5)
+    starts = np.flatnonzero(tokens == EOS) + 1
+    sizes = np.diff(starts) * 3
+    return Shard(tokens.astype(np.uint16), starts, sizes, np.maximum(sizes // 5, 1), 40, EOS, True)
+
+
+@pytest.mark.parametrize(("context", "stride"), [(8, 8), (8, 4), (8, 1), (48, 20)])
+def test_every_target_is_scored_once_with_the_stated_context(context: int, stride: int) -> None:
+    data = shard()
+    seen = []
+    for w in cut_windows(data, context, stride):
+        targets = range(w.start + w.length - w.scored + 1, w.start + w.length + 1)
+        seen += targets
+        begin = data.starts[w.document] - 1
+        for target in targets:
+            assert w.start == begin or target - w.start > context - stride
+    assert sorted(seen) == list(range(1, len(data.tokens)))
+
+
+@pytest.mark.parametrize("family", ["llama", "rnn", "ngram"])
+def test_a_score_is_the_sum_over_documents_read_whole(family: str) -> None:
+    model, data = tiny_model(family), shard()
+    wanted = 0.0
+    for i in range(data.documents):
+        ids = torch.from_numpy(data.tokens[data.starts[i] - 1 : data.starts[i + 1]].astype(np.int64))[None]
+        wanted -= float(model.log_prob(ids[:, :-1], ids[:, 1:]).sum().detach())
+    longest = int(np.diff(data.starts).max())
+    found = score(model, data, context=max(longest, 2), batch=7)
+    assert found.nats.sum() == pytest.approx(wanted, rel=1e-5)
+    assert found.targets.sum() == len(data.tokens) - 1
+    assert found.bits_per_byte == pytest.approx(wanted / data.document_bytes.sum() / math.log(2), rel=1e-5)
+    assert found.word_perplexity == pytest.approx(math.exp(wanted / data.document_words.sum()), rel=1e-4)
+    assert found.token_perplexity == pytest.approx(math.exp(wanted / (len(data.tokens) - 1)), rel=1e-4)
+
+
+def test_the_interval_holds_the_figure_and_narrows_with_more_documents() -> None:
+    model = tiny_model("ngram")
+    few, many = score(model, shard(600)), score(model, shard(6000))
+    widths = []
+    for found in (few, many):
+        low, high = (x / math.log(2) for x in found.interval())
+        assert low < found.bits_per_byte < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2  # ten times the documents: about a third of the width
+
+
+def test_a_tokeniser_that_loses_text_has_no_bits_per_byte() -> None:
+    data = shard()
+    lossy = Shard(**{**vars(data), "restorable": False})
+    summary = score(tiny_model("ngram"), lossy).summary()
+    assert summary["bits_per_byte"] is None
+    assert summary["word_perplexity"] > 1
+
+
+def test_a_sentence_s_probability_does_not_underflow() -> None:
+    tokenizer = train_tokenizer("bytes", [])
+    model = tiny_model("llama", vocab=tokenizer.vocab, bos=tokenizer.bos, context=2048)
+    found = score_sentence(model, tokenizer, "the cat sat on the mat " * 40)
+    assert len(found.nats) == len(found.pieces) == 920
+    assert found.log_prob == pytest.approx(sum(found.nats))
+    assert math.exp(found.log_prob) == 0.0
+    mantissa, exponent = found.probability.split("e")
+    assert 1 <= float(mantissa) < 10
+    assert int(exponent) * math.log(10) + math.log(float(mantissa)) == pytest.approx(found.log_prob, abs=1e-3)
+
+
+def test_pseudo_perplexity_hides_each_token_from_the_encoder() -> None:
+    found = pseudo_perplexity(tiny_model("bert"), shard(), mask=2, sample=100)
+    assert 10 < found < 200  # an untrained model with large weights: around its vocabulary of 40

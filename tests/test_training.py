@@ -1,0 +1,198 @@
+"""The loop and its parts, on tiny models."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import VOCAB, stream, tiny_model
+from hornbook.checkpoint import load, read_log
+from hornbook.config import Train
+from hornbook.data.batches import NO_TARGET, Batch
+from hornbook.errors import UserError
+from hornbook.training.loop import backward
+from hornbook.training.objective import Objective
+from hornbook.training.optimizers import OPTIMIZERS, Optimizers
+from hornbook.training.pretrain import train
+from hornbook.training.schedules import SCHEDULES, rate_factor
+
+TINY = {
+    "tokenizer": "bytes",
+    "layers": 1,
+    "dim": 32,
+    "context": 32,
+    "batch": 4,
+    "precision": "float32",
+    "device": "cpu",
+}
+
+
+def settings(text_folder: Path, out: Path, **changes: object) -> Train:
+    return Train(**({"model": "gpt2-tiny", "data": str(text_folder), "out": str(out), "heads": 2} | TINY | changes))
+
+
+def batch(rows: int, targets: list[int], seed: int) -> Batch:
+    """Rows of 12 tokens, of which row i has targets[i]."""
+    x = torch.randint(3, VOCAB, (rows, 13), generator=torch.Generator().manual_seed(seed))
+    goals = x[:, 1:].clone()
+    for row, count in enumerate(targets):
+        goals[row, count:] = NO_TARGET
+    return Batch(x[:, :-1], goals)
+
+
+def test_accumulating_unequal_batches_equals_one_large_batch() -> None:
+    whole = batch(4, [12, 3, 7, 1], seed=0)
+    parts = [Batch(whole.tokens[i : i + 1], whole.targets[i : i + 1]) for i in range(4)]
+    gradients, losses = [], []
+    for group in ([whole], parts):
+        model = tiny_model("llama")
+        losses.append(backward(Objective(model), group, 23, nullcontext))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    # sums of about 1,000 products in another order, relative to the largest gradient
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[0].abs().max()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_warms_up_then_never_rises(name: str) -> None:
+    factors = [rate_factor(name, step, 10, step / 100) for step in range(100)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(factors[9:]))
+    assert max(factors) == 1
+    assert name == "constant" or factors[-1] < 0.15
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_lowers_the_loss_and_its_state_survives_a_restart(name: str) -> None:
+    x = torch.from_numpy(stream(65))[None]
+    group = [Batch(x[:, :-1], x[:, 1:])]
+
+    def steps(model: torch.nn.Module, optimizers: Optimizers, count: int) -> list[float]:
+        found = []
+        for _ in range(count):
+            found.append(backward(Objective(model), group, 64, nullcontext))
+            optimizers.step(1.0)
+        return found
+
+    model = tiny_model("llama")
+    optimizers = Optimizers(name, model, 3e-3, 0.1, 0.95)
+    losses = steps(model, optimizers, 10)
+    assert losses[-1] < losses[0]
+    again = tiny_model("llama")
+    again.load_state_dict(model.state_dict())
+    restored = Optimizers(name, again, 3e-3, 0.1, 0.95)
+    restored.restore({key: value.clone() for key, value in optimizers.tensors().items()})
+    assert steps(again, restored, 5) == steps(model, optimizers, 5)
+
+
+def test_biases_and_norms_are_not_decayed() -> None:
+    model = tiny_model("gpt2")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    Optimizers("adamw", model, 0.1, 0.5, 0.95).step(1.0)
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) == (p.ndim < 2), name
+
+
+def test_a_run_folder_is_whole_and_tells_what_was_done(text_folder: Path, tmp_path: Path) -> None:
+    summary = train(settings(text_folder, tmp_path / "run", steps=20, eval_every=10))
+    log = read_log(tmp_path / "run")
+    assert [line["step"] for line in log if "loss" in line] == list(range(1, 21))
+    assert [line["step"] for line in log if "validation_loss" in line] == [10, 20]
+    assert log[0]["loss"] == pytest.approx(math.log(259), rel=0.02)
+    assert summary["steps"] == 20
+    assert summary["targets"] <= 20 * 4 * 32
+    assert summary["validation"]["bits_per_byte"] < log[0]["loss"] / math.log(2)
+    assert (tmp_path / "run" / "last").resolve().name == "000020"
+    assert not [p for p in (tmp_path / "run").rglob("*.p*") if p.suffix in (".part", ".pt", ".pkl")]
+    model = load(tmp_path / "run")
+    assert model.config.layers == 1
+    assert load(tmp_path / "run" / "last").tokenizer.kind == "bytes"
+
+
+def test_an_interrupted_run_carried_on_equals_one_that_never_stopped(text_folder: Path, tmp_path: Path) -> None:
+    flags = ["--steps", "60", "--eval-every", "20", "--dropout", "0.1"]
+    flags += [f"--{key}={value}" for key, value in (TINY | {"heads": 2}).items()]
+
+    def command(out: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "hornbook",
+            "train",
+            "gpt2-tiny",
+            "--data",
+            str(text_folder),
+            "--out",
+            out,
+            *flags,
+        ]
+
+    def wait_for(folder: Path, lines: int, process: subprocess.Popen) -> None:
+        deadline = time.monotonic() + 120
+        while len(read_log(folder)) < lines:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    subprocess.run(command(str(tmp_path / "a")), check=True, capture_output=True)
+    for kind, lines in ((signal.SIGINT, 7), (signal.SIGTERM, 30)):
+        process = subprocess.Popen(command(str(tmp_path / "b")), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        wait_for(tmp_path / "b", lines, process)
+        process.send_signal(kind)
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert b"carries on" in told
+        assert b"Traceback" not in told
+    subprocess.run(command(str(tmp_path / "b")), check=True, capture_output=True)
+    a, b = ((tmp_path / name / "last" / "model.safetensors").read_bytes() for name in "ab")
+    assert a == b
+    logs = [[(line["step"], line.get("loss")) for line in read_log(tmp_path / name)] for name in "ab"]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_is_not_trained_again(text_folder: Path, tmp_path: Path) -> None:
+    first = train(settings(text_folder, tmp_path / "run", steps=3))
+    stamp = os.stat(tmp_path / "run" / "last" / "model.safetensors").st_mtime_ns
+    assert train(settings(text_folder, tmp_path / "run", steps=3)) == json.loads(json.dumps(first))
+    assert os.stat(tmp_path / "run" / "last" / "model.safetensors").st_mtime_ns == stamp
+
+
+def test_a_run_of_other_settings_is_not_touched(text_folder: Path, tmp_path: Path) -> None:
+    train(settings(text_folder, tmp_path / "run", steps=2))
+    with pytest.raises(UserError, match=r"lr was .* and is now 0\.5: .*another --out|lr was"):
+        train(settings(text_folder, tmp_path / "run", steps=2, lr=0.5))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_batch_named(text_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the loss became nan at step \d+ \(batch \d+\)"):
+        train(settings(text_folder, tmp_path / "run", steps=50, lr=1e30, clip=0.0, warmup=0))
+
+
+def test_training_stops_early_when_evaluations_stop_improving(text_folder: Path, tmp_path: Path) -> None:
+    summary = train(settings(text_folder, tmp_path / "run", steps=60, eval_every=5, patience=2, lr=0.0))
+    assert summary["steps"] == 15  # the first evaluation is the best, the next two are not better
+
+
+def test_an_encoder_trains_on_hidden_tokens_and_is_scored_apart(text_folder: Path, tmp_path: Path) -> None:
+    summary = train(settings(text_folder, tmp_path / "run", model="bert-tiny", steps=10))
+    assert "validation" not in summary
+    assert 1 < summary["pseudo_perplexity"] < 1000
+
+
+def test_a_budget_in_minutes_ends_near_it(text_folder: Path, tmp_path: Path) -> None:
+    summary = train(settings(text_folder, tmp_path / "run", minutes=0.05))
+    assert summary["seconds"] >= 3
+    assert summary["steps"] > 1
