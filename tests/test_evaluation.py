@@ -10,6 +10,7 @@ import torch
 
 from helpers import EOS, stream, tiny_model
 from hornbook.data.shards import Shard
+from hornbook.evaluation.lines import score_lines
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import cut_windows, score
 from hornbook.evaluation.sentences import score_sentence
@@ -86,3 +87,17 @@ def test_a_sentence_s_probability_does_not_underflow() -> None:
 def test_pseudo_perplexity_hides_each_token_from_the_encoder() -> None:
     found = pseudo_perplexity(tiny_model("bert"), shard(), mask=2, sample=100)
     assert 10 < found < 200  # an untrained model with large weights: around its vocabulary of 40
+
+
+def test_the_line_protocol_scores_all_but_the_first_token_of_each_cut_line() -> None:
+    tokenizer = train_tokenizer("bytes", [])
+    model = tiny_model("rnn", vocab=tokenizer.vocab)
+    lines = ["", "a", "some words", "x" * 300]
+    found = score_lines(model, tokenizer, lines, cut=128, batch=2)
+    assert found.targets == 9 + 47  # this model's context of 48 is shorter than the cut
+    assert found.lost == 300 - 48
+    wanted = 0.0
+    for line in lines[2:]:
+        ids = torch.tensor([tokenizer.encode(line)[:48]])
+        wanted -= float(model.log_prob(ids[:, :-1], ids[:, 1:]).sum().detach())
+    assert found.nats == pytest.approx(wanted, rel=1e-5)

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from hornbook.config import Evaluate, Generate, Ladder, Tokenize, Train
-from hornbook.errors import UserError
 
 if TYPE_CHECKING:
     from hornbook.evaluation.sentences import Sentence
@@ -96,8 +95,33 @@ def evaluate(settings: Evaluate) -> None:
 
 
 def tutorial(settings: Evaluate) -> None:
-    """`hornbook evaluate bigram CORPUS --protocol tutorial`."""
-    raise UserError("not yet")
+    """`hornbook evaluate bigram CORPUS --protocol tutorial`, or a run in the place of `bigram`."""
+    from hornbook.text.corpora import open_corpus
+
+    corpus = open_corpus(settings.data, settings.column)
+    lines = (line for document in corpus.documents(settings.split) for line in document.splitlines())
+    if settings.run == "bigram":
+        from hornbook.evaluation.tutorial import explain, tutorial_bigram
+
+        train_lines = (line for document in corpus.documents("train") for line in document.splitlines())
+        found = tutorial_bigram(train_lines, lines)
+        print(explain(found))
+        for text in settings.text:
+            print(
+                f"{text!r}: log-probability {found.sentence_log_prob(text):.4f} nats over {len(text.split()) - 1} pairs"
+            )
+        return
+    from hornbook.checkpoint import load
+    from hornbook.evaluation.lines import score_lines
+
+    model = load(settings.run, settings.device)
+    score = score_lines(model, model.tokenizer, lines)
+    print(
+        f"perplexity {score.perplexity:,.2f} by the tutorials' protocol: {corpus.name} {settings.split}, each line by "
+        f"itself and cut at 128 tokens, {score.targets:,} targets.\n"
+        f"The cut drops {score.lost / score.tokens:.1%} of the tokens, no line sees the one before it, and the figure "
+        "only compares models with this tokeniser. For one that compares: the same command without --protocol."
+    )
 
 
 def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
