@@ -1,8 +1,8 @@
 """Byte-level BPE at several times the speed, through tiktoken's engine, only where it is proven to give the same ids.
 
-tiktoken merges by the rank of the merged bytes, `tokenizers` by the rank of the pair; they agree where every merge makes
-new bytes and the text is cut into the same words first. The two cuts here, GPT-2's and Llama 3's, are proven equal in the
-tests, around every character of Unicode; whoever encodes still compares a sample of each text.
+tiktoken merges by the rank of the merged bytes, `tokenizers` by the rank of the pair; they agree where every merge
+makes new bytes and the text is cut into the same words first. The two cuts here, GPT-2's and Llama 3's, are proven
+equal in the tests, around every character of Unicode; whoever encodes still compares a sample of each text.
 """
 
 from __future__ import annotations
