@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.shards import Shard
+from hornbook.evaluation.compare import resampling_weights
 from hornbook.layers.model import LanguageModel
-
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,6 @@ class Scores:
             "document_nats": self.nats.tolist(),
             "document_bytes": self.bytes.tolist(),
         }
-
-
-def resampling_weights(documents: int, seed: int) -> NDArray[np.float64]:
-    """How often each bootstrap resample draws each document: (RESAMPLES, documents)."""
-    return np.random.default_rng(seed).multinomial(documents, [1 / documents] * documents, RESAMPLES).astype(np.float64)
 
 
 def exponential(nats: float) -> float:
