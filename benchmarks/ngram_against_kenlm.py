@@ -2,10 +2,10 @@
 
     python benchmarks/ngram_against_kenlm.py TRAIN VALIDATION [--orders 3 5] [--repeat 3]
 
-TRAIN and VALIDATION are files of one tokenised sentence a line; blank lines are dropped, and <unk> in them is an ordinary
-word. `lmplz` is run where it is on the PATH (it is built from KenLM's sources), and reads and writes text; so the time
-beside it is our whole way, from the text file to an ARPA file, and the counting alone is told apart. Scores need the
-package `kenlm`. Times are the best of `--repeat` runs, the two programs taking turns.
+TRAIN and VALIDATION are files of one tokenised sentence a line; blank lines are dropped, and <unk> in them is an
+ordinary word. `lmplz` is run where it is on the PATH (it is built from KenLM's sources). It reads text and writes
+ARPA, so the time to set beside it is our whole way from the one file to the other; our counting alone is told apart.
+Scores need the package `kenlm`. Times are the best of `--repeat` runs, the two programs taking turns.
 """
 
 from __future__ import annotations
@@ -103,30 +103,28 @@ def compare(order: int, train: Path, validation: Path, program: str | None, repe
     if tokens.max() >= len(words):
         tokens = np.where(tokens < len(words), tokens, 1)
     scores = word_scores(model, tokens)
-    print(f"order {order}")
-    print(
-        f"  ours   {took['all']:6.2f} s (text {took['read']:.2f}, count and estimate {took['fit']:.2f}, ARPA "
-        f"{took['write']:.2f})   perplexity {perplexity(scores):.4f}"
-    )
+    print(f"order {order}: {len(scores):,} words and sentence ends scored")
+    parts = f"text {took['read']:.2f}, counts and estimates {took['fit']:.2f}, ARPA {took['write']:.2f}"
+    print(f"  ours           {took['all']:6.2f} s, perplexity {perplexity(scores):.4f}  ({parts})")
     if kenlm:
         peer = kenlm.Model(str(mine))
-        asked = [s for line in sentences(validation) for s, _, _ in peer.full_scores(" ".join(line))]
-        print(
-            f"  our ARPA in kenlm: perplexity {perplexity(np.array(asked)):.4f}, largest difference of a word's log10 "
-        )
-        print(f"         {np.abs(np.array(asked) - scores).max():.1e} over {len(scores):,} words and sentence ends")
+        asked = np.array([s for line in sentences(validation) for s, _, _ in peer.full_scores(" ".join(line))])
+        print(f"  ours in kenlm            perplexity {perplexity(asked):.4f}  ({difference(asked, scores)})")
     if not program:
         print("  lmplz is not on the PATH: no time to set beside ours")
         return
     peer_model, peer_words = read_arpa(theirs)
     renumber = {word: i for i, word in enumerate(peer_words)}
     peer_scores = word_scores(peer_model, np.array([renumber[word] for word in words])[tokens])
-    print(
-        f"  lmplz  {min(their_times):6.2f} s   perplexity {perplexity(peer_scores):.4f}, largest difference of a word's "
-    )
-    print(f"         log10 {np.abs(peer_scores - scores).max():.1e}")
-    print(f"  ratio of times, ours / lmplz: {took['all'] / min(their_times):.2f}")
-    print(f"  ratio without our ARPA file:  {(took['read'] + took['fit']) / min(their_times):.2f}")
+    fastest = min(their_times)
+    apart = difference(peer_scores, scores)
+    print(f"  lmplz          {fastest:6.2f} s, perplexity {perplexity(peer_scores):.4f}  ({apart})")
+    ratio, without = took["all"] / fastest, (took["read"] + took["fit"]) / fastest
+    print(f"  ours / lmplz   {ratio:6.2f}    ({without:.2f} up to the finished model, without our ARPA file)")
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> str:
+    return f"largest difference of a log10 score from ours {np.abs(a - b).max():.1e}"
 
 
 def main() -> None:

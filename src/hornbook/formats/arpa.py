@@ -17,6 +17,7 @@ from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hornbook.errors import UserError
 from hornbook.layers.ngram_counts import Table
@@ -74,32 +75,34 @@ def spelled(model: NGram, words: list[str]) -> list[str]:
 def write_sections(model: NGram, file: TextIO, names: list[str]) -> None:
     c = model.config
     base = c.vocab + 1
-    hidden = c.bos if c.bos is not None and c.bos != c.eos else -1
     keys = [np.arange(base), *(model.get_buffer(f"keys_{k}").cpu().numpy() for k in range(2, c.order + 1))]
-    kept = [level % base != hidden for level in keys]
+    unwritten = c.bos if c.bos is not None and c.bos != c.eos else -1
+    kept = [np.flatnonzero(level % base != unwritten).tolist() for level in keys]
     file.write("\\data\\\n")
-    file.writelines(f"ngram {k}={int(keep.sum())}\n" for k, keep in enumerate(kept, start=1))
+    file.writelines(f"ngram {k}={len(rows)}\n" for k, rows in enumerate(kept, start=1))
     grams = names
-    for k, level in enumerate(keys, start=1):
+    for k, (level, rows) in enumerate(zip(keys, kept, strict=True), start=1):
         if k > 1:
-            grams = [
-                f"{grams[prefix]} {names[word]}"
-                for prefix, word in zip((level // base).tolist(), (level % base).tolist(), strict=True)
-            ]
-        probs = log10(model, f"log_probs_{k}", clip=True)
+            ends = zip((level // base).tolist(), (level % base).tolist(), strict=True)
+            grams = [f"{grams[prefix]} {names[word]}" for prefix, word in ends]
+        probs = np.minimum(log10(model.get_buffer(f"log_probs_{k}")), 0.0)  # rounding may have gone above 1
         if k == 1:
             probs[-1] = ZERO
-        rest = [f"\t{weight:.9g}" for weight in log10(model, f"backoffs_{k}")] if k < c.order else [""] * len(level)
+        scores, rest = probs.tolist(), written(model.get_buffer(f"backoffs_{k}")) if k < c.order else [""] * len(level)
         file.write(f"\n\\{k}-grams:\n")
-        lines = zip(probs.tolist(), grams, rest, kept[k - 1].tolist(), strict=True)
-        file.writelines(f"{prob:.9g}\t{gram}{weight}\n" for prob, gram, weight, keep in lines if keep)
+        file.writelines(f"{scores[i]:.9g}\t{grams[i]}{rest[i]}\n" for i in rows)
     file.write("\n\\end\\\n")
 
 
-def log10(model: NGram, name: str, clip: bool = False) -> NDArray[np.float64]:
-    """A table of natural logarithms in base 10; rounding may not take a probability above 1."""
-    values = np.maximum(model.get_buffer(name).cpu().numpy().astype(np.float64) / LN10, ZERO)
-    return np.minimum(values, 0.0) if clip else values
+def log10(natural: Tensor) -> NDArray[np.float64]:
+    return np.maximum(natural.cpu().numpy().astype(np.float64) / LN10, ZERO)
+
+
+def written(backoffs: Tensor) -> list[str]:
+    """Back-off weights as they end a line; each of the few different ones is spelled once."""
+    values, rows = np.unique(log10(backoffs), return_inverse=True)
+    spellings = [f"\t{value:.9g}" for value in values.tolist()]
+    return [spellings[row] for row in rows.tolist()]
 
 
 def read_arpa(path: str | Path) -> tuple[NGram, list[str]]:
