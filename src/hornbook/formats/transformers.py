@@ -37,7 +37,7 @@ OURS = "hornbook_"
 class HornbookConfig(transformers.PreTrainedConfig):
     """The config.json of one of our families. A subclass lists its keys; their defaults are those of its first size."""
 
-    keys_to_ignore_at_inference: ClassVar[tuple[str, ...]] = ("past_key_values",)
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
     described: ClassVar[tuple[str, ...]] = ()
     """The family's keys."""
 
