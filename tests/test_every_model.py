@@ -120,7 +120,7 @@ def test_the_first_loss_is_the_logarithm_of_the_vocabulary(family: str) -> None:
     torch.manual_seed(0)
     config = tiny_config(family, vocab=4096, context=256)
     if hasattr(config, "heads"):
-        config = config.replace(dim=256, mlp=None)
+        config = config.replace(dim=256, mlp=0)
     model = models.build(config).eval()
     x = torch.randint(3, 4096, (4, 257))
     with torch.no_grad():

@@ -62,7 +62,7 @@ def load(source: str | Path, device: torch.device | str | None = None) -> Langua
             import_weights(model, set(file.keys()), file.get_tensor)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    model.tokenizer = load_tokenizer(folder)  # type: ignore[assignment]
+    model.tokenizer = load_tokenizer(folder)
     return model.eval()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from hornbook.config import Evaluate, Generate, Ladder, Tokenize, Train
 
 if TYPE_CHECKING:
     from hornbook.evaluation.sentences import Sentence
+    from hornbook.layers.model import LanguageModel
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -60,36 +63,27 @@ def evaluate(settings: Evaluate) -> None:
     if settings.protocol == "tutorial":
         return tutorial(settings)
     from hornbook.checkpoint import load
-    from hornbook.evaluation.pseudo import pseudo_perplexity
-    from hornbook.evaluation.score import score
+    from hornbook.evaluation.measure import measure, measure_encoder
     from hornbook.evaluation.sentences import score_sentence
-    from hornbook.progress import Bar
-    from hornbook.text.corpora import open_corpus
-    from hornbook.training.prepare import mask_token, prepared
 
     model = load(settings.run, settings.device)
     if settings.text:
-        return print_sentences([score_sentence(model, model.tokenizer, text) for text in settings.text], settings.json)
-    corpus = open_corpus(settings.data, settings.column)
-    shard = prepared(corpus, model.tokenizer, settings.split)
+        return print_sentences([score_sentence(model, text) for text in settings.text], settings.json)
     if not model.causal:
-        figure = pseudo_perplexity(model, shard, mask_token(model.tokenizer))
-        text = (
-            f"pseudo-perplexity {figure:.2f}: each token predicted from both sides, so not comparable with other rungs"
-        )
+        figure = measure_encoder(settings, model)
+        text = f"pseudo-perplexity {figure:.2f}: each token predicted from both sides, not comparable with other rungs"
         print(json.dumps({"pseudo_perplexity": figure}) if settings.json else text)
         return
-    with Bar("evaluating") as bar:
-        scores = score(model, shard, settings.context, settings.stride, settings.batch, settings.limit, bar.show)
+    scores = measure(settings, model)
     if settings.json:
         print(json.dumps(scores.summary()))
         return
     print_scores({settings.run: scores.summary()})
     note = "" if scores.restorable else " This tokeniser does not restore the text, so there are no bits per byte."
     console.print(
-        f"{corpus.name} {settings.split}: {len(scores.nats)} documents, {scores.targets.sum():,} targets, each scored "
-        f"once with at least {scores.context - scores.stride} tokens of context (window {scores.context}, stride "
-        f"{scores.stride}) or all that its document has.{note}",
+        f"{settings.data} {settings.split}: {len(scores.nats)} documents, {scores.targets.sum():,} targets, each "
+        f"scored once with at least {scores.context - scores.stride} tokens of context (window {scores.context}, "
+        f"stride {scores.stride}) or all that its document has.{note}",
         markup=False,
     )
 
@@ -141,20 +135,31 @@ def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
 def generate(settings: Generate) -> None:
     """`hornbook generate`."""
     from hornbook.checkpoint import load
-    from hornbook.generation.stream import prompt_ids, stream_text, stream_tokens
+    from hornbook.generation.stream import continuation, prompt_ids
 
     prompt = sys.stdin.read() if settings.prompt == "-" else settings.prompt
     model = load(settings.run, settings.device)
-    tokenizer = model.tokenizer
-    ids = prompt_ids(model, tokenizer, prompt)
+    if note := unfamiliar(model, prompt_ids(model, prompt)):
+        print(f"hornbook: {note}", file=sys.stderr)
     for sample in range(settings.samples):
-        tokens = stream_tokens(
-            model, ids, settings.tokens, settings.temperature, settings.top_k, settings.top_p, settings.seed + sample
-        )
-        print(prompt, end="", flush=True)
-        for piece in stream_text(tokens, tokenizer):
+        pieces = continuation(model, prompt, dataclasses.replace(settings, seed=settings.seed + sample))
+        for piece in itertools.chain([prompt], pieces):
             print(piece, end="", flush=True)
         print()
+
+
+def unfamiliar(model: LanguageModel, ids: list[int]) -> str:
+    """What the model does not know of a prompt: words outside its vocabulary, or a context it never counted."""
+    tokenizer = model.tokenizer
+    if tokenizer.unk is not None and tokenizer.unk in ids:
+        return f"{ids.count(tokenizer.unk)} words of the prompt are unknown to the model's vocabulary"
+    if not hasattr(model, "backoff_path"):
+        return ""
+    unseen = [step for step in model.backoff_path(ids, model.config.eos or 0) if not step.seen]  # type: ignore[operator]
+    if not unseen:
+        return ""
+    words = "".join(tokenizer.piece(i) for i in unseen[0].context if i < tokenizer.vocab)
+    return f"nothing was ever counted after {words!r}: going on from {len(unseen[-1].context) - 1} tokens of it"
 
 
 def print_scores(rows: dict[str, dict[str, Any]]) -> None:

@@ -48,12 +48,12 @@ class TransformerConfig(ModelConfig):
     """Number of blocks."""
     heads: int = 4
     """Number of query heads H."""
-    kv_heads: int | None = None
-    """Number of key and value heads (grouped queries); None means as many as query heads."""
-    head_dim: int | None = None
-    """Width K of a head; None means dim / heads."""
-    mlp: int | None = None
-    """Inner width of the MLP; None means 4 dim."""
+    kv_heads: int = 0
+    """Number of key and value heads (grouped queries); 0 means as many as query heads."""
+    head_dim: int = 0
+    """Width K of a head; 0 means dim / heads."""
+    mlp: int = 0
+    """Inner width of the MLP; 0 means 4 dim."""
     norm: str = "layer"
     """'layer' (mean and variance, with bias) or 'rms' (root mean square, scale only)."""
     norm_eps: float = 1e-5

@@ -21,7 +21,7 @@ from hornbook.models import family, find_size
 from hornbook.progress import duration, say
 from hornbook.report.page import Rung, write_report
 from hornbook.text.corpora import open_corpus
-from hornbook.training.prepare import obtain_tokenizer
+from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.training.pretrain import train
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from hornbook.data.batches import NO_TARGET, Batch
+from hornbook.errors import UserError
+from hornbook.text.tokenizers import Tokenizer
 
 
 def mask_tokens(batch: Batch, mask: int, vocab: int, key: tuple[int, ...], share: float = 0.15) -> Batch:
@@ -19,3 +21,10 @@ def mask_tokens(batch: Batch, mask: int, vocab: int, key: tuple[int, ...], share
     shown = torch.where(kind < 0.8, mask, torch.where(kind < 0.9, other, batch.tokens))
     segments = real.long() if batch.segments is None and not real.all() else batch.segments
     return Batch(torch.where(chosen, shown, batch.tokens), torch.where(chosen, batch.tokens, NO_TARGET), segments)
+
+
+def mask_token(tokenizer: Tokenizer) -> int:
+    """The id that hides a token from an encoder."""
+    if tokenizer.mask is None:
+        raise UserError("an encoder needs a tokeniser with a mask token: train one here (--tokenizer bpe)")
+    return tokenizer.mask

@@ -21,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hornbook.errors import UserError
+from hornbook.progress import Bar
 from hornbook.text.corpora import Corpus
+from hornbook.text.home import home
 from hornbook.text.tokenizers import Tokenizer
 
 VERSION = "1"
@@ -48,29 +50,28 @@ class Shard:
         return len(self.document_bytes)
 
 
-def shard_path(corpus: Corpus, tokenizer: Tokenizer, split: str, home: Path) -> Path:
+def shard_path(corpus: Corpus, tokenizer: Tokenizer, split: str, folder: Path) -> Path:
     """Where the shard of a split lies: its name is the hashes of the text and of the tokeniser."""
-    return home / "shards" / f"{corpus.measure(split).fingerprint[:16]}-{tokenizer.hash[:16]}.safetensors"
+    return folder / "shards" / f"{corpus.measure(split).fingerprint[:16]}-{tokenizer.hash[:16]}.safetensors"
 
 
 def open_split(
     corpus: Corpus,
     tokenizer: Tokenizer,
     split: str,
-    home: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    folder: Path | None = None,
 ) -> Shard:
-    """The shard of a split, prepared first where it is missing or of another version."""
-    path = shard_path(corpus, tokenizer, split, home)
+    """The shard of a split, prepared first (with a progress bar) where it is missing or of another version."""
+    path = shard_path(corpus, tokenizer, split, folder or home())
     wanted = {"version": VERSION, "tokenizer": tokenizer.hash, "text": corpus.measure(split).fingerprint}
     if path.exists():
         try:
             return read_shard(path, wanted)
         except UserError:
             path.unlink()
-    write_shard(
-        path, encode_documents(corpus.documents(split), tokenizer, corpus.size(split), progress), tokenizer, wanted
-    )
+    with Bar(f"preparing {corpus.name} {split}") as bar:
+        encoded = encode_documents(corpus.documents(split), tokenizer, corpus.size(split), bar.show)
+        write_shard(path, encoded, tokenizer, wanted)
     return read_shard(path, wanted)
 
 

@@ -9,7 +9,6 @@ import torch
 
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
-from hornbook.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,11 @@ class Sentence:
 
 
 @torch.inference_mode()
-def score_sentence(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Sentence:
+def score_sentence(model: LanguageModel, text: str) -> Sentence:
     """Score `text` as the beginning of a document: the separator stands before it and is not scored."""
     if not model.causal:
         raise UserError(f"a {model.config.family} model sees both sides: it gives no probability of a text")
+    tokenizer = model.tokenizer
     ids = tokenizer.encode(text)
     if not ids:
         raise UserError("there is no token in the text")

@@ -46,7 +46,7 @@ def from_hf_config(spelled: Mapping[str, Any]) -> ModelConfig:
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     if isinstance(fields.get("eos"), tuple):
         fields["eos"] = fields["eos"][0]
-    reset = {"kv_heads": None, "head_dim": None, "mlp": None}  # what a size of ours states must not stand in for theirs
+    reset = {"kv_heads": 0, "head_dim": 0, "mlp": 0}  # what a size of ours states must not stand in for theirs
     known = {field.name for field in dataclasses.fields(base)}
     return base.replace(**{key: value for key, value in (reset | fields).items() if key in known})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from hornbook.config import Generate
 from hornbook.errors import UserError
 from hornbook.generation.choose import choose
 from hornbook.layers.model import LanguageModel
@@ -67,7 +68,14 @@ def stream_text(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
         yield text[len(shown) :]
 
 
-def prompt_ids(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+def prompt_ids(model: LanguageModel, text: str) -> list[int]:
     """The ids of a prompt, opened as the training documents were."""
     opening = model.config.bos if model.config.bos is not None else model.config.eos
-    return ([] if opening is None else [opening]) + tokenizer.encode(text)
+    return ([] if opening is None else [opening]) + model.tokenizer.encode(text)
+
+
+def continuation(model: LanguageModel, prompt: str, settings: Generate) -> Iterator[str]:
+    """What the model writes after `prompt`, in pieces. Raises UserError as `stream_tokens` does."""
+    s = settings
+    tokens = stream_tokens(model, prompt_ids(model, prompt), s.tokens, s.temperature, s.top_k, s.top_p, s.seed)
+    return stream_text(tokens, model.tokenizer)

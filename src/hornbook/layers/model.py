@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hornbook.config import ModelConfig
+from hornbook.text.tokenizers import Tokenizer
 
 
 class Cache(Protocol):
@@ -35,6 +36,8 @@ class LanguageModel(nn.Module):
     """
 
     config: ModelConfig
+    tokenizer: Tokenizer
+    """Of a model that was loaded from a folder."""
     causal = True
     """False for an encoder, which sees both sides and so has no next-token probability."""
     compiles = True

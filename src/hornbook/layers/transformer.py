@@ -45,6 +45,8 @@ class Block(nn.Module):
 class Transformer(LanguageModel):
     """Token (and position) embeddings, blocks, a final norm, a head (Radford et al. 2019, section 2.3)."""
 
+    config: TransformerConfig
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = self.config = config

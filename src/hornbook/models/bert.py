@@ -7,6 +7,8 @@ of its own and a bias.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from hornbook.config import TransformerConfig
 from hornbook.layers.transformer import Transformer
 
-FIXED = {
+FIXED: dict[str, Any] = {
     "norm": "layer",
     "norm_eps": 1e-12,
     "post_norm": True,

@@ -6,6 +6,8 @@ and value lie side by side in one matrix. Both are undone on the way in and redo
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from hornbook.config import TransformerConfig
@@ -13,7 +15,7 @@ from hornbook.layers.transformer import Transformer
 
 Model = Transformer
 
-FIXED = {
+FIXED: dict[str, Any] = {
     "norm": "layer",
     "activation": "gelu_tanh",
     "positions": "learned",
@@ -23,7 +25,7 @@ FIXED = {
 
 
 def size(dim: int, layers: int, heads: int, context: int = 1024, vocab: int = 50257) -> TransformerConfig:
-    ends = {"bos": 50256, "eos": 50256} if vocab else {}
+    ends: dict[str, Any] = {"bos": 50256, "eos": 50256} if vocab else {}
     return TransformerConfig("gpt2", vocab, context, dim=dim, layers=layers, heads=heads, **ends, **FIXED)
 
 

@@ -12,7 +12,7 @@ from hornbook.layers.transformer import Transformer
 
 Model = Transformer
 
-FIXED = {
+FIXED: dict[str, Any] = {
     "norm": "rms",
     "activation": "silu",
     "gated": True,
@@ -22,12 +22,12 @@ FIXED = {
 
 
 def size(dim: int, layers: int, heads: int, kv_heads: int, mlp: int, context: int, **rest: Any) -> TransformerConfig:
-    sizes = {"dim": dim, "layers": layers, "heads": heads, "kv_heads": kv_heads, "mlp": mlp}
+    sizes: dict[str, Any] = {"dim": dim, "layers": layers, "heads": heads, "kv_heads": kv_heads, "mlp": mlp}
     return TransformerConfig("llama", context=context, **sizes, **FIXED, **{"tied": False, **rest})
 
 
-LLAMA2 = {"vocab": 32000, "bos": 1, "eos": 2, "norm_eps": 1e-5}
-LLAMA3 = {"vocab": 128256, "bos": 128000, "eos": 128001, "norm_eps": 1e-5, "rope_theta": 500000.0}
+LLAMA2: dict[str, Any] = {"vocab": 32000, "bos": 1, "eos": 2, "norm_eps": 1e-5}
+LLAMA3: dict[str, Any] = {"vocab": 128256, "bos": 128000, "eos": 128001, "norm_eps": 1e-5, "rope_theta": 500000.0}
 
 SIZES = {
     "llama-tiny": size(256, 4, 4, 2, 704, 256, tied=True),

@@ -5,12 +5,14 @@ The two spare rows were once for padding; they stay, and count as parameters. Te
 
 from __future__ import annotations
 
+from typing import Any
+
 from hornbook.config import TransformerConfig
 from hornbook.layers.transformer import Transformer
 
 Model = Transformer
 
-FIXED = {
+FIXED: dict[str, Any] = {
     "norm": "layer",
     "activation": "relu",
     "positions": "learned",
@@ -20,8 +22,8 @@ FIXED = {
 
 
 def size(dim: int, layers: int, heads: int, context: int = 2048, vocab: int = 50272) -> TransformerConfig:
-    ends = {"bos": 2, "eos": 2, "pad": 1} if vocab else {}
-    return TransformerConfig("opt", vocab, context, dim=dim, layers=layers, heads=heads, mlp=None, **ends, **FIXED)
+    ends: dict[str, Any] = {"bos": 2, "eos": 2, "pad": 1} if vocab else {}
+    return TransformerConfig("opt", vocab, context, dim=dim, layers=layers, heads=heads, **ends, **FIXED)
 
 
 SIZES = {

@@ -19,7 +19,7 @@ from hornbook.errors import UserError
 from hornbook.layers.initialise import initialise
 from hornbook.layers.model import Cache, LanguageModel
 
-CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Any] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @dataclass(frozen=True)

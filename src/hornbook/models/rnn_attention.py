@@ -1,9 +1,9 @@
 """The recurrent rung that may look back: each state attends to all earlier states of its own text, itself included.
 
-The score is the "general" one of Luong et al. 2015 (section 3.1): h_t W h_s / sqrt(D) for s <= t. What is found is added
-to the state: h_t + C mix_t, so that the model starts as the plain RNN and attention is what it learns on top. (Luong's
-tanh(C [h_t; mix_t]) learnt more slowly here; the tutorials keep only the mix and lose the state itself.) Computed for
-all positions at once: one product, masked to the past.
+The score is the "general" one of Luong et al. 2015 (section 3.1): h_t W h_s / sqrt(D) for s <= t. What is found is
+added to the state: h_t + C mix_t, so that the model starts as the plain RNN and attention is what it learns on top.
+(Luong's tanh(C [h_t; mix_t]) learnt more slowly here; the tutorials keep only the mix and lose the state itself.)
+Computed for all positions at once: one product, masked to the past.
 """
 
 from __future__ import annotations

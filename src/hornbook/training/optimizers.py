@@ -14,7 +14,7 @@ DEFAULT_RATES = {"adamw": 2e-3, "adafactor": 1e-2, "muon": 4e-3}
 
 def adamw(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any) -> list[Any]:
     """Loshchilov and Hutter 2019. Decay on matrices and tables, none on biases and norms."""
-    groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
+    groups: Groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
     fused = all(p.device.type in ("cpu", "cuda") for p in matrices + tables + others)
     return [torch.optim.AdamW(groups, lr=o["lr"], betas=(0.9, o["beta2"]), weight_decay=o["decay"], fused=fused)]
 
@@ -23,7 +23,7 @@ def adafactor(
     matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any
 ) -> list[Any]:
     """Shazeer and Stern 2018, without relative steps; the tutorials' choice."""
-    groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
+    groups: Groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.Adafactor(groups, lr=o["lr"], weight_decay=o["decay"])]
 
 

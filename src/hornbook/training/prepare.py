@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,41 +13,12 @@ import torch
 from hornbook import machine, models
 from hornbook.config import MODEL_FIELDS, ModelConfig, Train
 from hornbook.data.batches import Batch, Batches
-from hornbook.data.masking import mask_tokens
-from hornbook.data.shards import Shard, open_split
+from hornbook.data.masking import mask_token, mask_tokens
+from hornbook.data.shards import Shard
 from hornbook.errors import UserError
 from hornbook.layers.attention import Attention, materialised
 from hornbook.layers.model import LanguageModel
-from hornbook.progress import Bar
-from hornbook.text.corpora import Corpus
-from hornbook.text.home import home
-from hornbook.text.tokenizer_training import train_tokenizer
-from hornbook.text.tokenizers import Tokenizer, load_tokenizer
-
-TRAINABLE = ("bpe", "word", "char", "bytes")
-BPE_VOCAB = 4096
-"""Small, because so are the corpora that fit a laptop: each entry must be seen often enough to be learnt."""
-
-
-def obtain_tokenizer(name: str, corpus: Corpus, vocab: int | None) -> Tokenizer:
-    """Load the tokeniser at a path, or train one of a kind on the corpus's training split (kept for the next time)."""
-    if name not in TRAINABLE:
-        if not Path(name).exists():
-            raise UserError(f"no tokeniser '{name}': give a folder, a tokenizer.json, or one of {', '.join(TRAINABLE)}")
-        return load_tokenizer(name)
-    vocab = BPE_VOCAB if name == "bpe" and vocab is None else vocab
-    folder = home() / "tokenizers" / f"{corpus.measure('train').fingerprint[:16]}-{name}-{vocab}"
-    if not (folder / "tokenizer.json").exists():
-        tokenizer = train_tokenizer(name, corpus.documents("train"), vocab)
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(folder)
-    return load_tokenizer(folder)
-
-
-def prepared(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Shard:
-    """The shard of a split, with a progress bar while it is made."""
-    with Bar(f"preparing {corpus.name} {split}") as bar:
-        return open_split(corpus, tokenizer, split, home(), bar.show)
+from hornbook.text.tokenizers import Tokenizer
 
 
 def resolve_config(settings: Train, tokenizer: Tokenizer) -> ModelConfig:
@@ -75,13 +45,6 @@ def make_batches(settings: Train, config: ModelConfig, model: LanguageModel, sha
         return mask_tokens(sampler.get(k), mask_token(tokenizer), config.vocab, (settings.seed, k))
 
     return sampler, masked
-
-
-def mask_token(tokenizer: Tokenizer) -> int:
-    """The id that hides a token from an encoder."""
-    if tokenizer.mask is None:
-        raise UserError("an encoder needs a tokeniser with a mask token: train one here (--tokenizer bpe)")
-    return tokenizer.mask
 
 
 def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:

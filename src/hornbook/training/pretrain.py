@@ -12,16 +12,17 @@ import torch
 
 from hornbook import machine, models
 from hornbook.checkpoint import Run, read_json, write_json
-from hornbook.config import Train
+from hornbook.config import Generate, Train
 from hornbook.data.batches import NO_TARGET, Batches
-from hornbook.data.masking import mask_tokens
-from hornbook.data.shards import Shard
+from hornbook.data.masking import mask_token, mask_tokens
+from hornbook.data.shards import Shard, open_split
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import score
-from hornbook.generation.stream import prompt_ids, stream_text, stream_tokens
+from hornbook.generation.stream import continuation
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, duration, say
 from hornbook.text.corpora import open_corpus
+from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.loop import State, Watch, fit
 from hornbook.training.objective import Objective
@@ -29,10 +30,7 @@ from hornbook.training.optimizers import DEFAULT_RATES, Optimizers
 from hornbook.training.prepare import (
     choose_kernels,
     make_batches,
-    mask_token,
-    obtain_tokenizer,
     precision,
-    prepared,
     resolve_config,
 )
 
@@ -45,7 +43,7 @@ def train(settings: Train) -> dict[str, Any]:
     settings = resolve(settings)
     corpus = open_corpus(settings.data, settings.column)
     tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
-    shards = {split: prepared(corpus, tokenizer, split) for split in ("train", "validation")}
+    shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
     config = resolve_config(settings, tokenizer)
     facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
     assert settings.out is not None
@@ -55,6 +53,7 @@ def train(settings: Train) -> dict[str, Any]:
         return read_json(run.folder / "summary.json")
     torch.manual_seed(settings.seed)
     model = models.build(config)
+    model.tokenizer = tokenizer
     with Bar(settings.model) as bar:
         if not carried_on:
             bar.say(corpus.describe("train", "validation"))
@@ -91,7 +90,7 @@ def count(
     seconds = time.monotonic() - began
     scores = score(model, shards["validation"], progress=lambda done, total: bar.show(done, total, "evaluating"))
     targets = len(shards["train"].tokens) - 1
-    sample = speak(settings, model, tokenizer)
+    sample = speak(settings, model)
     run.log(step=0, seconds=seconds, sample=sample, **scores.summary())
     run.save(0, model, tokenizer, {}, {}, best=True)
     return {"seconds": seconds, "targets": targets, "sample": sample, "validation": scores.summary()}
@@ -133,7 +132,7 @@ def learn(
     def evaluate(state: State) -> float:
         with autocast():
             value, figures = quick_score(settings, model, tokenizer, shards["validation"])
-        sample = speak(settings, model, tokenizer) if model.causal else None
+        sample = speak(settings, model) if model.causal else None
         run.log(step=state.step, seconds=state.seconds, sample=sample, **figures)
         told = "  ".join(f"{name.replace('_', ' ')} {number:.3f}" for name, number in figures.items())
         bar.say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
@@ -157,7 +156,7 @@ def learn(
         "steps_per_second": state.step / state.seconds,
         "flops": state.targets * model.flops_per_token(model.config.context),
     }
-    result["sample"] = speak(settings, model, tokenizer) if model.causal else None
+    result["sample"] = speak(settings, model) if model.causal else None
     if model.causal:
         whole = score(model, shards["validation"], progress=lambda done, total: bar.show(done, total, "evaluating"))
         result["validation"] = whole.summary()
@@ -207,11 +206,11 @@ def quick_score(
     return nats / targets, {"validation_masked_loss": nats / targets}
 
 
-def speak(settings: Train, model: LanguageModel, tokenizer: Tokenizer, tokens: int = 40) -> str:
+def speak(settings: Train, model: LanguageModel, tokens: int = 40) -> str:
     """A short sample, always from the same prompt and seed."""
     was_training = model.training
     model.eval()
-    ids = prompt_ids(model, tokenizer, settings.prompt)
-    text = "".join(stream_text(stream_tokens(model, ids, tokens, temperature=0.8, seed=settings.seed), tokenizer))
+    wanted = Generate("", settings.prompt, tokens=tokens, temperature=0.8, seed=settings.seed)
+    text = "".join(continuation(model, settings.prompt, wanted))
     model.train(was_training)
     return settings.prompt + text
