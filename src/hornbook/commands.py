@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hornbook.evaluation.sentences import Sentence
     from hornbook.layers.model import LanguageModel
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def ladder(settings: Ladder) -> None:
@@ -137,8 +137,8 @@ def generate(settings: Generate) -> None:
     from hornbook.checkpoint import load
     from hornbook.generation.stream import continuation, prompt_ids
 
-    prompt = sys.stdin.read() if settings.prompt == "-" else settings.prompt
     model = load(settings.run, settings.device)
+    prompt = sys.stdin.read() if settings.prompt == "-" else settings.prompt
     if note := unfamiliar(model, prompt_ids(model, prompt)):
         print(f"hornbook: {note}", file=sys.stderr)
     for sample in range(settings.samples):

@@ -1,0 +1,197 @@
+"""The command line as people use it, rightly and wrongly: one clear line, nothing left half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hornbook import checkpoint
+from hornbook.cli import COMMANDS, main
+
+SMALL = ["--tokenizer", "bytes", "--context", "32", "--batch", "2", "--steps", "2", "--layers", "1", "--dim", "16"]
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Run a command that must fail; returns its one line."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("hornbook: ")]
+    assert stop.value.code == code
+    assert len(told) == 1
+    return told[0]
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = "import sys; from hornbook import checkpoint
+from hornbook.cli import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    help_text, modules = out.rsplit("\n", 2)[0], out.splitlines()[-1].split()
+    assert all(word in help_text for word in COMMANDS)
+    assert not {"torch", "tyro", "numpy", "rich"} & set(modules)
+
+
+@pytest.mark.parametrize("word", COMMANDS)
+def test_every_command_has_help_that_opens_with_an_example(word: str) -> None:
+    command = [sys.executable, "-m", "hornbook", word, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"})
+    assert f"hornbook {word}" in done.stdout.split("options")[0].split("\n\n", 1)[1]
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == "hornbook 0.1.0\n"
+
+
+def test_an_unknown_command_is_told_with_the_nearest(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'train'?" in refused(capfd, "trian")
+
+
+def test_an_unknown_rung_is_told_with_the_nearest(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = refused(capfd, "train", "lama-tiny", "--out", str(tmp_path / "x"))
+    assert "Did you mean 'llama-tiny'?" in line
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "nowhere.txt"),
+        (b"", "empty"),
+        (b"PK\x03\x04\x00\x00\x00binary", "not text"),
+        ("caf\u00e9 ".encode("latin-1") * 50, "UTF-8"),
+        (b"short", "fewer than one block|too little|validation"),
+    ],
+)
+def test_bad_text_is_one_line_and_leaves_no_run(
+    content: bytes | None, told: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / ("text.txt" if content is not None else "nowhere.txt")
+    if content is not None:
+        file.write_bytes(content)
+    line = refused(capfd, "train", "gpt2-tiny", "--data", str(file), "--out", str(tmp_path / "run"), *SMALL)
+    assert re.search(told, line)
+    assert not (tmp_path / "run" / "checkpoints").exists() or not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_vocabulary_larger_than_the_text_supports_is_refused(
+    capfd: pytest.CaptureFixture[str], text_folder: Path, tmp_path: Path
+) -> None:
+    run = ["--out", str(tmp_path / "run"), "--vocab", "100000"]
+    line = refused(capfd, "train", "gpt2-tiny", "--data", str(text_folder), *run)
+    assert "100,000" in line or "100000" in line
+
+
+def test_settings_that_a_rung_does_not_have_are_refused(
+    capfd: pytest.CaptureFixture[str], text_folder: Path, tmp_path: Path
+) -> None:
+    run = ["--data", str(text_folder), "--out", str(tmp_path / "run"), "--tokenizer", "bytes"]
+    assert "--order" in refused(capfd, "train", "llama-tiny", *run, "--order", "3")
+    assert "--heads" in refused(capfd, "train", "bigram", *run, "--heads", "3")
+    assert "cannot be divided" in refused(capfd, "train", "gpt2-tiny", *run, "--dim", "100", "--heads", "3")
+
+
+def test_a_folder_that_is_no_run_is_not_written_into(
+    capfd: pytest.CaptureFixture[str], text_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    line = refused(capfd, "train", "gpt2-tiny", "--data", str(text_folder), "--out", str(tmp_path / "mine"), *SMALL)
+    assert "not a run" in line
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_missing_run_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    for word in ("generate", "evaluate"):
+        assert "runs/none" in refused(capfd, word, "runs/none")
+
+
+@pytest.fixture(scope="module")
+def runs(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A counted run, a neural one and an encoder."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+    for model, flags in (("trigram", []), ("gpt2-tiny", SMALL[2:]), ("bert-tiny", SMALL[2:])):
+        made[model] = str(folder / model)
+        extra = ["--heads", "2"] if flags else []
+        flags = ["--tokenizer", "bpe", "--vocab", "400", *flags, *extra]
+        main(["train", model, "--data", str(text_folder), "--out", made[model], *flags])
+    return made
+
+
+def test_a_prompt_longer_than_the_context_is_refused(capfd: pytest.CaptureFixture[str], runs: dict[str, str]) -> None:
+    assert "context" in refused(capfd, "generate", runs["gpt2-tiny"], "far too long " * 50)
+
+
+def test_an_encoder_does_not_pretend_to_write(capfd: pytest.CaptureFixture[str], runs: dict[str, str]) -> None:
+    assert "cannot continue" in refused(capfd, "generate", runs["bert-tiny"], "The ")
+    assert "no probability" in refused(capfd, "evaluate", runs["bert-tiny"], "--text", "The cat")
+
+
+def test_generate_streams_after_its_prompt_and_repeats_with_its_seed(
+    capfd: pytest.CaptureFixture[str], runs: dict[str, str]
+) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        main(["generate", runs["trigram"], "The ", "--tokens", "20", "--seed", seed])
+        texts.append(capfd.readouterr().out)
+    assert texts[0].startswith("The ")
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_generate_reads_its_prompt_from_a_pipe(runs: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "hornbook", "generate", runs["trigram"], "--tokens", "5"]
+    done = subprocess.run(command, input="A list", capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("A list")
+
+
+def test_a_start_never_seen_backs_off_and_says_so(capfd: pytest.CaptureFixture[str], runs: dict[str, str]) -> None:
+    main(["generate", runs["trigram"], "zqx\u00ff", "--tokens", "5"])
+    assert "nothing was ever counted after" in capfd.readouterr().err
+
+
+def test_evaluate_prints_all_three_figures_and_the_protocol(
+    capfd: pytest.CaptureFixture[str], runs: dict[str, str], text_folder: Path
+) -> None:
+    main(["evaluate", runs["trigram"], str(text_folder)])
+    out = capfd.readouterr().out
+    for words in ("bits per byte", "95 % interval", "word perplexity", "token perplexity", "scored once", "stride"):
+        assert words in out
+
+
+def test_evaluate_shows_the_surprise_of_each_token(capfd: pytest.CaptureFixture[str], runs: dict[str, str]) -> None:
+    main(["evaluate", runs["trigram"], "--text", "the class", "--text", "ssalc eht"])
+    out = capfd.readouterr().out
+    assert "'the class': probability" in out
+    assert "'ssalc eht': probability" in out
+    assert " bits  " in out
+
+
+def test_tokenize_trains_shows_and_stores(capfd: pytest.CaptureFixture[str], text_folder: Path, tmp_path: Path) -> None:
+    main(["tokenize", str(text_folder), "--vocab", "400", "--out", str(tmp_path / "tok")])
+    assert "bytes per token" in capfd.readouterr().out
+    main(["tokenize", "--load", str(tmp_path / "tok"), "--text", "the class"])
+    assert capfd.readouterr().out.replace("|", "").strip() == "the class"
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    capfd: pytest.CaptureFixture[str], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = checkpoint.save_file, []
+
+    def full(*arguments: object, **keywords: object) -> None:
+        calls.append(1)
+        if len(calls) > 2:  # the first checkpoint (model and state) is written, the second is not
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    run = ["--data", str(text_folder), "--out", str(tmp_path / "run"), *SMALL, "--heads", "2", "--eval-every", "1"]
+    line = refused(capfd, "train", "gpt2-tiny", *run)
+    assert "No space left" in line
+    assert checkpoint.load(tmp_path / "run").config.layers == 1
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001"]
