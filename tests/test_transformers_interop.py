@@ -65,8 +65,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Any:
 
     def give(family: str) -> tuple[Path, LanguageModel]:
         if family not in made:
-            made[family] = tmp_path_factory.mktemp(family), build(family, tokenizer)
-            checkpoint.save_model(*made[family], tokenizer)
+            folder = checkpoint.Run(tmp_path_factory.mktemp(family))
+            folder.begin({})
+            made[family] = folder.folder, build(family, tokenizer)
+            folder.save(0, made[family][1], tokenizer, {}, {}, best=True)
         return made[family]
 
     return give
@@ -295,7 +297,9 @@ def test_only_the_logits_asked_for_are_computed(run: Any, keep: int | Tensor) ->
 @torch.inference_mode()
 def test_attentions_are_the_causal_maps_of_the_formula(run: Any) -> None:
     theirs, ours, tokens = adopted(run, "rnn_attention"), run("rnn_attention")[1], some_tokens()
+    kernel = theirs.model.kernel
     output = theirs(tokens, output_attentions=True)
+    assert theirs.model.kernel is kernel
     (map_,) = output.attentions
     states = ours.states(tokens, None, None)  # (B,T,D)
     scores = ours.query(states) @ states.transpose(1, 2) / states.shape[-1] ** 0.5

@@ -38,12 +38,6 @@ class HornbookConfig(transformers.PreTrainedConfig):
     """The config.json of one of our families. A subclass lists its keys; their defaults are those of its first size."""
 
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
-    described: ClassVar[tuple[str, ...]] = ()
-    """The family's keys."""
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What is saved: all of the family's keys, whatever the defaults of today, and else what differs from them."""
-        return super().to_diff_dict() | {key: getattr(self, key) for key in self.described}
 
 
 class History(ForeignCache):
@@ -218,9 +212,9 @@ def register(family: ModuleType) -> dict[str, type]:
     body: dict[str, Any] = {
         "__module__": __name__,
         "__doc__": f"config.json of {family.HF['model_type']}.",
-        "described": tuple(keys),
+        "model_type": family.HF["model_type"],
+        "__annotations__": dict.fromkeys(keys, Any),
     }
-    body |= {"model_type": family.HF["model_type"], "__annotations__": dict.fromkeys(keys, Any)}
     config = type(name.replace("ForCausalLM", "Config"), (HornbookConfig,), {**body, **keys})
     model = type(
         name, (HornbookForCausalLM,), {"__module__": __name__, "config_class": config, "__doc__": family.__doc__}
