@@ -1,0 +1,1 @@
+"""A ladder as one self-contained HTML page: no torch, no network, the same input always the same page."""

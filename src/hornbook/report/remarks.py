@@ -1,0 +1,101 @@
+"""What the figures say, in plain words: a sentence is there only where the figures say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hornbook.report import wording
+from hornbook.report.differences import compare, spelled
+from hornbook.report.rung import Rung, ranked
+from hornbook.report.surprise import about_surprise
+
+
+def remarks(rungs: list[Rung], facts: dict[str, Any]) -> list[str]:
+    """The sentences of the page, most important first."""
+    order = ranked(rungs)
+    found = [*about_best(order), *about_attention(order), *about_bigram(order), *about_surprise(order, facts)]
+    if len(order) > 1:
+        found.append(
+            "Each rung was trained once"
+            + (f", with seed {facts['seed']}" if "seed" in facts else "")
+            + ": the intervals say how much the choice of documents matters, not how much another seed would."
+        )
+    return found
+
+
+def about_best(order: list[Rung]) -> list[str]:
+    if len(order) < 2:
+        return []
+    best, second = order[:2]
+    found = compare(second, best)
+    lead = (second.bits or 0) - (best.bits or 0)
+    if found is None:
+        return [
+            f"{best.name} has the fewest bits per byte, {lead:.3f} fewer than {second.name}; whether that is more than "
+            "luck cannot be said, since the two do not share several documents on which both were scored."
+        ]
+    interval = f"document by document the 95 % interval of the difference is {spelled(found)}"
+    if found[1] > 0:
+        return [f"{best.name} is best: it leads {second.name} by {lead:.3f} bits per byte, and {interval}, without 0."]
+    tied = [best.name, *(r.name for r in order[1:] if (d := compare(r, best)) is not None and d[1] <= 0)]
+    others = "" if len(tied) == 2 else f" The same holds for {wording.listing(tied[2:])}."
+    return [
+        f"{best.name} and {second.name} are tied at the top: they are {lead:.3f} bits per byte apart, but {interval}, "
+        f"which includes 0.{others}"
+    ]
+
+
+def about_attention(order: list[Rung]) -> list[str]:
+    plain = {r.name.removeprefix("rnn"): r for r in order if r.is_recurrent and "attention" not in r.family}
+    pairs = [
+        (r, plain[size])
+        for r in order
+        if r.is_recurrent and "attention" in r.family
+        if (size := r.name.removeprefix("rnn-attention")) in plain
+    ]
+    return [sentence for a, b in pairs if (sentence := attention_sentence(a, b))]
+
+
+def attention_sentence(with_it: Rung, without: Rung) -> str:
+    found = compare(with_it, without)
+    if found is None:
+        return ""
+    gain = f"{wording.signed(found[0])} bits per byte, 95 % interval {spelled(found)}"
+    what = f"{with_it.name} against {without.name}: {gain}"
+    if found[2] < 0:
+        return f"Attention helped the RNN ({what})."
+    if found[1] <= 0:
+        return f"Whether attention helped the RNN cannot be told from this run ({what}, which includes 0)."
+    return f"Attention did not help the RNN here, it cost it ({what}).{fewer_tokens(with_it, without)}"
+
+
+def fewer_tokens(slow: Rung, quick: Rung) -> str:
+    seen, others = slow.figure("targets"), quick.figure("targets")
+    if seen is None or others is None or seen >= 0.95 * others:
+        return ""
+    return f" In its time {slow.name} got through {wording.count(seen)} tokens, {quick.name} through {wording.count(others)}."
+
+
+def about_bigram(order: list[Rung]) -> list[str]:
+    bigram = next((r for r in order if r.name == "bigram"), None)
+    neural = [r for r in order if not r.is_counted]
+    if bigram is None or not neural:
+        return []
+    compared = {r.name: compare(r, bigram) for r in neural}
+    if any(found is None for found in compared.values()):
+        return []
+    beaten = [r.name for r in neural if (d := compared[r.name]) and d[2] < 0]
+    behind = [r.name for r in neural if (d := compared[r.name]) and d[1] > 0]
+    tied = [name for name in compared if name not in beaten + behind]
+    if len(beaten) == len(neural) > 1:
+        last = neural[-1]
+        lead = (bigram.bits or 0) - (last.bits or 0)
+        return [f"Every neural rung beats the bigram; the last of them, {last.name}, by {lead:.3f} bits per byte."]
+    told = []
+    if beaten:
+        told.append(f"{wording.listing(beaten)} {'beats' if len(beaten) == 1 else 'beat'} the bigram")
+    if behind:
+        told.append(f"{wording.listing(behind)} {'does' if len(behind) == 1 else 'do'} not: the bigram is better")
+    if tied:
+        told.append(f"{wording.listing(tied)} cannot be told from the bigram")
+    return ["; ".join(told) + "."]
