@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hornbook import checkpoint, models
@@ -175,6 +176,27 @@ def test_export_and_import_give_every_bit_back(variant: str, tmp_path: Path, tok
         assert again.state_dict().keys() == model.state_dict().keys()
         for name, tensor in model.state_dict().items():
             assert torch.equal(again.state_dict()[name], tensor), name
+
+
+OLD_NAMES = {
+    "gpt2": {"transformer.": ""},
+    "opt": {"model.decoder.": "decoder."},
+    "bert": {".LayerNorm.weight": ".LayerNorm.gamma", ".LayerNorm.bias": ".LayerNorm.beta"},
+}
+
+
+@pytest.mark.parametrize("family", OLD_NAMES)
+def test_files_with_the_names_that_were_published_load_too(family: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = build(family, {}, tokenizer.vocab)
+    checkpoint.save_model(tmp_path, model, tokenizer)
+    stored = tmp_path / "model.safetensors"
+    tensors = load_file(stored)
+    for new, old in OLD_NAMES[family].items():
+        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+    assert tensors.keys() != load_file(stored).keys()
+    save_file(tensors, stored)
+    again = checkpoint.load(tmp_path).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("variant", CAUSAL)

@@ -83,12 +83,13 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
 
 def import_weights(model: LanguageModel, names: set[str], read: Callable[[str], Tensor]) -> None:
     """Fill `model` from the stored tensors `names`, read one at a time. UserError for what is missing or misshapen."""
-    on_import, state = hook(models.family(model.config.family), "on_import"), model.state_dict()
-    wanted = list(weight_names(model))
-    short = {theirs: theirs.split(".", 1)[-1] for theirs, _ in wanted}  # files without their `model.` prefix
-    for theirs, ours in wanted:
-        stored = theirs if theirs in names else short[theirs]
-        if stored not in names:
+    family, state = models.family(model.config.family), model.state_dict()
+    on_import = hook(family, "on_import")
+    for theirs, ours in weight_names(model):
+        spelled = [theirs, *(theirs.replace(new, old) for new, old in getattr(family, "FORMERLY", {}).items())]
+        spelled += [name.split(".", 1)[-1] for name in spelled]  # files without their `model.` prefix
+        stored = next((name for name in spelled if name in names), None)
+        if stored is None:
             raise UserError(f"the weights lack the tensor '{theirs}', which config.json calls for")
         tensor = on_import(theirs, read(stored))
         rows = [state[name].shape[0] if state[name].ndim else 1 for name in ours]

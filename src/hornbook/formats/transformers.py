@@ -32,6 +32,8 @@ except ImportError:
 
 OURS = "hornbook_"
 """What the model types of families that transformers does not know begin with."""
+FILLED = "_is_hf_initialized"
+"""The mark that transformers puts on modules and parameters which need no first values any more."""
 
 
 class HornbookConfig(transformers.PreTrainedConfig):
@@ -108,12 +110,17 @@ class HornbookForCausalLM(transformers.PreTrainedModel, transformers.GenerationM
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw what a folder lacks; transformers has already said that it was missing."""
+        """Draw the parameters of `module` that a folder lacks; transformers has already said that they are missing."""
+        own = list(module.parameters(recurse=False))
+        if all(getattr(parameter, FILLED, False) for parameter in own):
+            return
+        loaded = [(p, p.clone()) for p in module.parameters() if getattr(p, FILLED, False)]
         if module is self:
-            if hasattr(self, "anchor"):
-                nn.init.zeros_(self.anchor)
-        elif not list(module.children()):
+            nn.init.zeros_(self.anchor)
+        else:
             initialise(module)
+        for parameter, before in loaded:
+            parameter.copy_(before)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -175,7 +182,7 @@ class HornbookForCausalLM(transformers.PreTrainedModel, transformers.GenerationM
 def settled(module: nn.Module) -> None:
     """Tell transformers that the parameters here are drawn, unless they are still to come from a file."""
     if all(parameter.device.type != "meta" for parameter in module.parameters(recurse=False)):
-        module._is_hf_initialized = True  # type: ignore[assignment]
+        setattr(module, FILLED, True)
 
 
 @contextmanager

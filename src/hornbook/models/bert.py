@@ -103,6 +103,9 @@ ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the 
     "dropout": 0.1,
 }
 
+FORMERLY = {".LayerNorm.weight": ".LayerNorm.gamma", ".LayerNorm.bias": ".LayerNorm.beta"}
+"""Endings of names, now and in the files that were published in 2018."""
+
 WEIGHTS = {
     "bert.embeddings.word_embeddings.weight": "embedding.weight",
     "bert.embeddings.position_embeddings.weight": "positions.weight",
