@@ -30,7 +30,7 @@ FACTS: dict[str, Any] = {
 
 
 def validation(bits: float, noise: float = 0.02, seed: int = 0) -> dict[str, Any]:
-    """A summary of scores that come to exactly `bits` per byte; documents stray from it together, and by `noise` alone."""
+    """A summary of scores that come to exactly `bits` per byte; documents stray from it."""
     stray = HARDNESS + np.random.default_rng(seed).normal(0, noise, DOCUMENTS)
     stray -= (stray * BYTES).sum() / BYTES.sum()
     nats = (bits + stray) * BYTES * math.log(2)
@@ -73,7 +73,7 @@ def neural(name: str, bits: float, speed: float = 9000, noise: float = 0.02, tai
         "targets": int(speed * 48),
         "tokens_per_second": speed,
         "flops": speed * 48 * 2.1e7,
-        "sample": "The following example of the `Path` object is returned.\n\n    >>> print(x)\n    1\nThe second argument is",
+        "sample": "The following example of the `Path` object is returned.\n\n    >>> print(x)\n    1\nThe second",
         "validation": validation(bits, noise, seed=sum(map(ord, name))),
         "data": "python-docs",
     }

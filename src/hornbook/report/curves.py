@@ -71,7 +71,7 @@ def draw_curves(lines: list[Line], title: str, unit: str, width: int, ident: str
     wide = width > 500
     last = max((line.points[-1][0] for line in lines if line.points), default=0) or 1
     low, high = padded(worth_seeing(lines, last), 0.04)
-    bottom = TOP + max(240 if wide else 220, LABEL * len(lines))
+    bottom = TOP + max(280 if wide else 230, LABEL * len(lines))
     labels = LETTER * max(len(label(line, wide)) for line in lines) + 22
     x = Scale(0, last, 44, width - labels)
     y = Scale(high, low, TOP, bottom)

@@ -17,11 +17,11 @@ from hornbook.report.rung import Rung, ranked
 
 __all__ = ["Rung", "render", "write_report"]
 
-WIDTHS = {"wide": 720, "narrow": 340}
+WIDTHS = {"wide": 772, "narrow": 340}
 """Every chart is drawn for a desk and for a phone; the style sheet shows the one that fits."""
 
 COLOURS = 8
-"""Classes c0 to c7 of the style sheet; counted rungs share the grey one."""
+"""Classes c0 to c7 of the style sheet; what is counted is grey."""
 
 REPEAT = {
     "corpus": "Text",
@@ -30,17 +30,15 @@ REPEAT = {
     "prompt": "Prompt of the samples",
     "seed": "Seed",
     "machine": "Machine",
-    "hornbook": "Hornbook",
-    "torch": "PyTorch",
-    "python": "Python",
     "date": "Date",
 }
+VERSIONS = {"hornbook": "Hornbook", "torch": "PyTorch", "python": "Python"}
 
 
 def write_report(path: Path, facts: dict[str, Any], rungs: list[Rung]) -> None:
     """Write the page of a ladder to `path`, in one step: a reader of the file never meets half of it.
 
-    facts: command, title, prompt and the keys of REPEAT; what is missing is not shown.
+    facts: command, title, prompt and the keys of REPEAT and VERSIONS; what is missing is not shown.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +64,7 @@ def render(facts: dict[str, Any], rungs: list[Rung]) -> str:
         title=facts.get("title", "The ladder"),
         result=result(rungs),
         facts=facts,
-        repeat=[(name, facts[key]) for key, name in REPEAT.items() if key in facts],
+        repeat=repeat(facts),
         rungs=rungs,
         ranked=ranked(rungs),
         unranked=[r for r in rungs if r.bits is None and not r.is_encoder],
@@ -80,9 +78,16 @@ def render(facts: dict[str, Any], rungs: list[Rung]) -> str:
 
 
 def colour(rungs: list[Rung]) -> dict[str, str]:
-    """A class of the style sheet for each rung: grey where it was counted, the others in turn."""
-    trained = [r.name for r in rungs if not r.is_counted]
-    return {r.name: "counted" if r.is_counted else f"c{trained.index(r.name) % COLOURS}" for r in rungs}
+    """A class of the style sheet for each rung: the trained ones in turn, grey for the others."""
+    trained = [r.name for r in rungs if not (r.is_counted or r.is_encoder)]
+    return {r.name: f"c{trained.index(r.name) % COLOURS}" if r.name in trained else "counted" for r in rungs}
+
+
+def repeat(facts: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What one must know to repeat the ladder, named."""
+    rows = [(name, facts[key]) for key, name in REPEAT.items() if key in facts]
+    versions = ", ".join(f"{name} {facts[key]}" for key, name in VERSIONS.items() if key in facts)
+    return [*rows, ("Versions", versions)] if versions else rows
 
 
 def result(rungs: list[Rung]) -> str:

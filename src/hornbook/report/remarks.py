@@ -6,21 +6,24 @@ from typing import Any
 
 from hornbook.report import wording
 from hornbook.report.differences import compare, spelled
-from hornbook.report.rung import Rung, ranked
+from hornbook.report.rung import Remark, Rung, ranked
 from hornbook.report.surprise import about_surprise
 
 
-def remarks(rungs: list[Rung], facts: dict[str, Any]) -> list[str]:
-    """The sentences of the page, most important first."""
+def remarks(rungs: list[Rung], facts: dict[str, Any]) -> list[Remark]:
+    """What the page says, most important first."""
     order = ranked(rungs)
-    found = [*about_best(order), *about_attention(order), *about_bigram(order), *about_surprise(order, facts)]
-    if len(order) > 1:
-        found.append(
-            "Each rung was trained once"
-            + (f", with seed {facts['seed']}" if "seed" in facts else "")
-            + ": the intervals say how much the choice of documents matters, not how much another seed would."
-        )
-    return found
+    plain = [*about_best(order), *about_attention(order), *about_bigram(order)]
+    once = [about_one_run(facts)] if len(order) > 1 else []
+    return [*map(Remark, plain), *about_surprise(order, facts), *map(Remark, once)]
+
+
+def about_one_run(facts: dict[str, Any]) -> str:
+    seed = f", with seed {facts['seed']}" if "seed" in facts else ""
+    return (
+        f"Each rung was trained once{seed}: the intervals say how much the choice of documents matters, not how much "
+        "another seed would."
+    )
 
 
 def about_best(order: list[Rung]) -> list[str]:
@@ -34,14 +37,14 @@ def about_best(order: list[Rung]) -> list[str]:
             f"{best.name} has the fewest bits per byte, {lead:.3f} fewer than {second.name}; whether that is more than "
             "luck cannot be said, since the two do not share several documents on which both were scored."
         ]
-    interval = f"document by document the 95 % interval of the difference is {spelled(found)}"
+    interval = f"document by document the 95 % interval of the difference is {spelled(found)}, which"
     if found[1] > 0:
-        return [f"{best.name} is best: it leads {second.name} by {lead:.3f} bits per byte, and {interval}, without 0."]
+        return [f"{best.name} is best: it leads {second.name} by {lead:.3f} bits per byte, and {interval} excludes 0."]
     tied = [best.name, *(r.name for r in order[1:] if (d := compare(r, best)) is not None and d[1] <= 0)]
     others = "" if len(tied) == 2 else f" The same holds for {wording.listing(tied[2:])}."
     return [
-        f"{best.name} and {second.name} are tied at the top: they are {lead:.3f} bits per byte apart, but {interval}, "
-        f"which includes 0.{others}"
+        f"{best.name} and {second.name} are tied at the top: they are {lead:.3f} bits per byte apart, but {interval} "
+        f"includes 0.{others}"
     ]
 
 
@@ -60,20 +63,21 @@ def attention_sentence(with_it: Rung, without: Rung) -> str:
     found = compare(with_it, without)
     if found is None:
         return ""
-    gain = f"{wording.signed(found[0])} bits per byte, 95 % interval {spelled(found)}"
-    what = f"{with_it.name} against {without.name}: {gain}"
+    apart = f"{with_it.name} needs {abs(found[0]):.3f} bits per byte {'more' if found[0] > 0 else 'fewer'}"
+    what = f"{apart} than {without.name}, 95 % interval of the difference {spelled(found)}"
     if found[2] < 0:
-        return f"Attention helped the RNN ({what})."
+        return f"Attention helped the RNN: {what}."
     if found[1] <= 0:
-        return f"Whether attention helped the RNN cannot be told from this run ({what}, which includes 0)."
-    return f"Attention did not help the RNN here, it cost it ({what}).{fewer_tokens(with_it, without)}"
+        return f"Whether attention helped the RNN cannot be told from this run: {what}, which includes 0."
+    return f"Attention did not help the RNN here, it cost it: {what}.{fewer_tokens(with_it, without)}"
 
 
 def fewer_tokens(slow: Rung, quick: Rung) -> str:
     seen, others = slow.figure("targets"), quick.figure("targets")
     if seen is None or others is None or seen >= 0.95 * others:
         return ""
-    return f" In its time {slow.name} got through {wording.count(seen)} tokens, {quick.name} through {wording.count(others)}."
+    saw, other = wording.count(seen), wording.count(others)
+    return f" In its time {slow.name} got through {saw} tokens, {quick.name} through {other}."
 
 
 def about_bigram(order: list[Rung]) -> list[str]:

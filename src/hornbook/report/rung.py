@@ -64,6 +64,14 @@ class Rung:
         return [(x, y) for x, y in pairs if x is not None and y is not None]
 
 
+@dataclass(frozen=True)
+class Remark:
+    """A sentence about the figures, and the sentences that explain it."""
+
+    says: str
+    because: tuple[str, ...] = ()
+
+
 def number(value: Any) -> float | None:
     """`value` where it is a number that can be shown on an axis."""
     ordinary = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -6,34 +6,39 @@ import re
 from typing import Any
 
 from hornbook.report import wording
-from hornbook.report.differences import compare, spelled
-from hornbook.report.rung import Rung, number
+from hornbook.report.differences import Difference, compare, spelled
+from hornbook.report.rung import Remark, Rung, number
 
 LEVEL = 0.005
 """A fall by less than this share over the last evaluations counts as level."""
 
 
-def about_surprise(order: list[Rung], facts: dict[str, Any]) -> list[str]:
-    """A sentence or two about the best recurrent and the best counted rung, where they are ahead of a Transformer."""
-    best = [next((r for r in order if r.is_recurrent), None), next((r for r in order if r.is_counted), None)]
-    found = [sentence for simpler in best if simpler and (sentence := surprise_sentence(simpler, order))]
-    return [*found, hypothesis(facts)] if found else []
+def about_surprise(order: list[Rung], facts: dict[str, Any]) -> list[Remark]:
+    """The best recurrent and the best counted rung, where they are ahead of a Transformer; why; and what to try."""
+    said, reasons = [], []
+    for simpler in (next((r for r in order if r.is_recurrent), None), next((r for r in order if r.is_counted), None)):
+        if simpler and (ahead := transformers_behind(simpler, order)):
+            said.append(surprise(simpler, ahead, order))
+            nearest, _ = ahead[0]
+            reasons += [*by_tokens(nearest, simpler, order), *by_size(nearest, simpler)]
+            reasons += [*by_slope(nearest), *by_slope(simpler)]
+    return [Remark(" ".join(said), (*dict.fromkeys(reasons), hypothesis(facts)))] if said else []
 
 
-def surprise_sentence(simpler: Rung, order: list[Rung]) -> str:
-    transformers = [r for r in order if r.is_transformer]
-    ahead = {t.name: d for t in transformers if (d := compare(t, simpler)) is not None and d[1] > 0}
-    if not ahead:
-        return ""
-    nearest = next(t for t in transformers if t.name in ahead)
-    whom = "every Transformer rung" if len(ahead) == len(transformers) > 1 else wording.listing(list(ahead))
-    said = (
-        f"{simpler.name}, which is {'only counted' if simpler.is_counted else 'recurrent'}, beats {whom} here: "
-        f"{nearest.name} needs {ahead[nearest.name][0]:.3f} more bits per byte (95 % interval "
-        f"{spelled(ahead[nearest.name])})."
-    )
-    return " ".join(
-        [said, *by_tokens(nearest, simpler, order), *by_size(nearest, simpler), *by_slope(nearest, simpler)]
+def transformers_behind(simpler: Rung, order: list[Rung]) -> list[tuple[Rung, Difference]]:
+    """The Transformers that surely need more bits than `simpler`, best first, and how many more."""
+    found = [(r, compare(r, simpler)) for r in order if r.is_transformer]
+    return [(r, difference) for r, difference in found if difference is not None and difference[1] > 0]
+
+
+def surprise(simpler: Rung, ahead: list[tuple[Rung, Difference]], order: list[Rung]) -> str:
+    nearest, difference = ahead[0]
+    every = len(ahead) == sum(r.is_transformer for r in order) > 1
+    whom = "every Transformer rung" if every else wording.listing([r.name for r, _ in ahead])
+    kind = "only counted" if simpler.is_counted else "recurrent"
+    return (
+        f"{simpler.name}, which is {kind}, beats {whom} here: {nearest.name} needs {difference[0]:.3f} more bits per "
+        f"byte (95 % interval {spelled(difference)})."
     )
 
 
@@ -56,9 +61,9 @@ def by_tokens(slow: Rung, quick: Rung, order: list[Rung]) -> list[str]:
 
 def by_size(slow: Rung, quick: Rung) -> list[str]:
     a, b = slow.figure("parameters"), quick.figure("parameters")
-    if a is None or b is None or quick.is_counted:
+    if a is None or b is None or quick.is_counted or wording.count(a) == wording.count(b):
         return []
-    return [f"They have {wording.count(a)} and {wording.count(b)} parameters."]
+    return [f"{slow.name} and {quick.name} have {wording.count(a)} and {wording.count(b)} parameters."]
 
 
 def last_fall(rung: Rung) -> tuple[float, float, float] | None:
@@ -67,20 +72,12 @@ def last_fall(rung: Rung) -> tuple[float, float, float] | None:
     return (points[-1][0] - points[0][0], points[0][1], points[-1][1]) if len(points) == 3 else None
 
 
-def still_falling(rung: Rung) -> bool:
-    found = last_fall(rung)
-    return found is not None and found[1] - found[2] > LEVEL * found[2]
-
-
-def by_slope(slow: Rung, quick: Rung) -> list[str]:
-    told = []
-    for rung in (slow, quick):
-        if (found := last_fall(rung)) is not None:
-            time, first, last = found
-            how = "was still falling at its end" if still_falling(rung) else "had levelled off"
-            moved = f"{first:.3f} to {last:.3f} over the last {wording.seconds(time)} s"
-            told.append(f"{rung.name} {how} ({moved})")
-    return [f"{', '.join(told)}."] if told else []
+def by_slope(rung: Rung) -> list[str]:
+    if (found := last_fall(rung)) is None:
+        return []
+    time, first, last = found
+    how = "was still falling at its end" if first - last > LEVEL * last else "had levelled off"
+    return [f"{rung.name} {how}: {first:.3f} to {last:.3f} bits per byte over its last {wording.seconds(time)} s."]
 
 
 def hypothesis(facts: dict[str, Any]) -> str:

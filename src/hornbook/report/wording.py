@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -21,11 +22,11 @@ def signed(value: float) -> str:
 
 
 def count(value: Any) -> str:
-    """1234567 -> 1.23 M: three figures are what one can compare at a glance."""
+    """1234567 -> 1.23 M: three figures are what one can compare at a glance; below ten thousand all of them."""
     if not is_number(value):
         return DASH
     for size, unit in UNITS:
-        if abs(value) >= 0.9995 * size:
+        if abs(value) >= max(9999.5, 0.9995 * size):
             return f"{three(value / size)} {unit}"
     return f"{value:,.0f}"
 
@@ -55,6 +56,11 @@ def seconds(value: Any) -> str:
     if not is_number(value):
         return DASH
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def firm(text: str) -> str:
+    """`text` with its numbers held to their units: no line may break between 95 and %."""
+    return re.sub(r"(?<=\d) (?=(%|[kMBTs]\b))", "\u00a0", text)
 
 
 def listing(words: list[str]) -> str:
