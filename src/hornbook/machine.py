@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -46,6 +47,22 @@ def bf16_pays(kind: str) -> bool:
         return best
 
     return seconds(torch.float32) > 1.3 * seconds(torch.bfloat16)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what tensors free: given back to the system, it would come again as pages to be zeroed.
+
+    In eager training on a CPU about a tenth faster. Elsewhere than with glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 * 2**20)):
+        mallopt(option, value)
+
+
+MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2  # malloc.h
 
 
 def can_compile() -> bool:

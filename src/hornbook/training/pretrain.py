@@ -102,6 +102,7 @@ def learn(
     """Train a neural model by the loop."""
     began = time.monotonic()
     device = torch.device(settings.device or "cpu")
+    machine.keep_freed_memory()
     model.to(device)
     choose_kernels(model, device, model.config.context)
     sampler, batch = make_batches(settings, model.config, model, shards["train"], tokenizer)
