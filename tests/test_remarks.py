@@ -44,6 +44,13 @@ def test_rungs_measured_on_other_documents_are_not_compared():
     assert "whether that is more than luck cannot be said" in told
 
 
+def test_the_bigram_is_not_spoken_of_beside_a_rung_that_cannot_be_compared():
+    other = measured(neural("gpt2-tiny", 2.0), document_bytes=[1] * DOCUMENTS)
+    told = text([neural("llama-tiny", 1.9), other, counted("bigram", 2.4)])
+    assert "llama-tiny beats the bigram." in told
+    assert "Every" not in told
+
+
 def test_one_document_is_not_enough_to_tell_luck_from_skill():
     one = {"document_bytes": [int(BYTES.sum())], "document_nats": [1000.0]}
     assert "cannot be said" in text(
@@ -71,7 +78,9 @@ def test_the_bigram_is_said_to_be_beaten_by_all_only_where_it_is():
     bigram = counted("bigram", 2.1)
     assert "Every neural rung beats the bigram" in text([bigram, neural("rnn", 1.9), neural("opt-tiny", 2.0)])
     told = text([bigram, neural("rnn", 1.9), neural("opt-tiny", 2.3)])
-    assert "rnn beats the bigram; opt-tiny does not: the bigram is better." in told
+    assert "rnn beats the bigram; the bigram beats opt-tiny." in told
+    assert "The bigram beats rnn and opt-tiny." in text([bigram, neural("rnn", 2.2), neural("opt-tiny", 2.3)])
+    assert "rnn cannot be told from the bigram." in text([bigram, neural("rnn", 2.101, noise=0.3)])
     assert "bigram" not in text([neural("rnn", 1.9), neural("opt-tiny", 2.3)])
 
 

@@ -81,25 +81,26 @@ def fewer_tokens(slow: Rung, quick: Rung) -> str:
 
 
 def about_bigram(order: list[Rung]) -> list[str]:
+    """Whether the trained rungs beat the bigram; those that cannot be compared with it are not spoken of."""
     bigram = next((r for r in order if r.name == "bigram"), None)
     neural = [r for r in order if not r.is_counted]
-    if bigram is None or not neural:
+    if bigram is None:
         return []
-    compared = {r.name: compare(r, bigram) for r in neural}
-    if any(found is None for found in compared.values()):
-        return []
-    beaten = [r.name for r in neural if (d := compared[r.name]) and d[2] < 0]
-    behind = [r.name for r in neural if (d := compared[r.name]) and d[1] > 0]
-    tied = [name for name in compared if name not in beaten + behind]
-    if len(beaten) == len(neural) > 1:
-        last = neural[-1]
-        lead = (bigram.bits or 0) - (last.bits or 0)
-        return [f"Every neural rung beats the bigram; the last of them, {last.name}, by {lead:.3f} bits per byte."]
+    found = {r.name: d for r in neural if (d := compare(r, bigram)) is not None}
+    ahead = [name for name, (_, _, high) in found.items() if high < 0]
+    behind = [name for name, (_, low, _) in found.items() if low > 0]
+    tied = [name for name in found if name not in ahead + behind]
+    if len(ahead) == len(neural) > 1:
+        last = ahead[-1]
+        return [
+            f"Every neural rung beats the bigram; the last of them, {last}, by {-found[last][0]:.3f} bits per byte."
+        ]
     told = []
-    if beaten:
-        told.append(f"{wording.listing(beaten)} {'beats' if len(beaten) == 1 else 'beat'} the bigram")
+    if ahead:
+        told.append(f"{wording.listing(ahead)} {'beats' if len(ahead) == 1 else 'beat'} the bigram")
     if behind:
-        told.append(f"{wording.listing(behind)} {'does' if len(behind) == 1 else 'do'} not: the bigram is better")
+        told.append(f"the bigram beats {wording.listing(behind)}")
     if tied:
         told.append(f"{wording.listing(tied)} cannot be told from the bigram")
-    return ["; ".join(told) + "."]
+    sentence = "; ".join(told)
+    return [f"T{sentence[1:]}." if sentence.startswith("the ") else f"{sentence}."] if sentence else []

@@ -55,7 +55,7 @@ def perplexity(value: Any) -> str:
 def seconds(value: Any) -> str:
     if not is_number(value):
         return DASH
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def firm(text: str) -> str:
