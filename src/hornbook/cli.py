@@ -17,7 +17,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "ladder": Command(
-        "Ladder", "hornbook.ladder:ladder", "climb every rung on one text: train, measure, sample, report"
+        "Ladder", "hornbook.commands:ladder", "climb every rung on one text: train, measure, sample, report"
     ),
     "tokenize": Command("Tokenize", "hornbook.commands:tokenize", "train a tokeniser, or show how a text is cut"),
     "train": Command("Train", "hornbook.commands:train", "pretrain any rung"),

@@ -33,10 +33,16 @@ def paired_difference(
     sizes = np.asarray(bytes, np.float64)
     if gap.ndim != 1 or gap.shape != sizes.shape or not len(gap):
         raise ValueError(f"one entry a document is needed: nats have shape {gap.shape}, bytes {sizes.shape}")
-    gaps, parts = pooled(gap), pooled(sizes)
-    weights = kept_weights(len(gaps), seed)
-    low, high = np.quantile((weights @ gaps) / (weights @ parts), [0.025, 0.975])
+    low, high = ratio_interval(gap, sizes, seed)
     return tuple(float(x) / math.log(2) for x in (gap.sum() / sizes.sum(), low, high))  # type: ignore[return-value]
+
+
+def ratio_interval(tops: NDArray[np.float64], bottoms: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of sum(tops) / sum(bottoms), by the percentile bootstrap over documents (Efron 1979)."""
+    tops, bottoms = pooled(tops), pooled(bottoms)
+    weights = kept_weights(len(tops), seed)
+    low, high = np.quantile((weights @ tops) / (weights @ bottoms), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def pooled(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.shards import Shard
-from hornbook.evaluation.compare import resampling_weights
+from hornbook.evaluation.compare import ratio_interval
 from hornbook.layers.model import LanguageModel
 
 
@@ -50,11 +50,8 @@ class Scores:
         return exponential(self.nats.sum() / self.targets.sum())
 
     def interval(self, numerator: str = "nats", denominator: str = "bytes", seed: int = 0) -> tuple[float, float]:
-        """The 95 % interval of a ratio of sums, by the percentile bootstrap over documents (Efron 1979)."""
-        top, bottom = getattr(self, numerator), getattr(self, denominator)
-        weights = resampling_weights(len(top), seed)
-        low, high = np.quantile((weights @ top) / (weights @ bottom), [0.025, 0.975])
-        return float(low), float(high)
+        """The 95 % interval of a ratio of sums, by the bootstrap over documents."""
+        return ratio_interval(getattr(self, numerator), getattr(self, denominator), seed)
 
     def summary(self) -> dict[str, Any]:
         """All figures, plain, for tables and JSON."""

@@ -59,7 +59,8 @@ def train(settings: Train) -> dict[str, Any]:
             bar.say(corpus.describe("train", "validation"))
         work = count if hasattr(model, "fit") else learn
         summary = work(settings, model, tokenizer, shards, run, bar)
-    summary |= {"model": settings.model, "parameters": model.parameter_count(), "data": corpus.name}
+    summary |= {"model": settings.model, "family": config.family, "data": corpus.name}
+    summary["parameters"] = model.parameter_count()
     write_json(run.folder / "summary.json", summary)
     return summary
 

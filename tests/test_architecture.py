@@ -1,0 +1,90 @@
+"""Imports point one way: each package imports only from those before it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import hornbook
+
+ROOT = Path(hornbook.__file__).parent
+
+ORDER = [
+    {"config", "errors", "progress", "machine"},
+    {"text"},
+    {"data"},
+    {"layers"},
+    {"models"},
+    {"formats"},
+    {"checkpoint"},
+    {"generation"},
+    {"evaluation"},
+    {"training"},
+    {"report"},
+    {"ladder"},
+    {"commands"},
+    {"cli"},
+]
+PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
+FILES = sorted(
+    path for path in ROOT.rglob("*.py") if path.name not in ("__main__.py",) and path != ROOT / "__init__.py"
+)
+
+
+def part(path: Path) -> str:
+    """The package or module of hornbook that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The parts of hornbook that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "hornbook" else [f"hornbook.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {
+            name.split(".")[1] for name in names if name.startswith("hornbook.") and name != "hornbook.__version__"
+        }
+    return found
+
+
+def test_every_part_has_its_place_in_the_order() -> None:
+    assert {part(path) for path in FILES} == set(PLACE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_from_what_comes_before_it(path: Path) -> None:
+    here = part(path)
+    for there in imports(path):
+        assert there == here or PLACE[there] <= PLACE[here], f"{here} must not import {there}"
+
+
+@pytest.mark.parametrize("package", ["text", "report", "config", "errors"])
+def test_what_needs_no_torch_imports_none(package: str) -> None:
+    for path in FILES:
+        if part(path) == package:
+            modules = {
+                name.name if isinstance(node, ast.Import) else node.module
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for name in node.names
+            }
+            assert not any(m and m.split(".")[0] == "torch" for m in modules), path
+
+
+def test_shared_code_knows_no_family_by_name() -> None:
+    families = {path.stem for path in (ROOT / "models").glob("*.py")} - {"__init__"}
+    for path in FILES:
+        if part(path) in ("layers", "training", "generation", "evaluation", "checkpoint", "data"):
+            strings = {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+            assert not strings & families, path
