@@ -1,0 +1,68 @@
+"""The README cannot lie: its commands and its Python run as they stand there, with smaller budgets."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hornbook import models
+from hornbook.text.corpora import corpus_names
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SMALLER = {
+    "ladder": ["--minutes", "0.02", "--rungs", "bigram", "gpt2-tiny"],
+    "train llama-tiny": ["--minutes", "0.03"],
+    "generate": ["--tokens", "10"],
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_the_tour_s_commands_run_in_order(workplace: Path) -> None:
+    tour = next(block for block in blocks("sh") if "hornbook ladder" in block)
+    for line in tour.splitlines():
+        words = shlex.split(line, comments=True)
+        extra = next((more for start, more in SMALLER.items() if " ".join(words[1:]).startswith(start)), [])
+        command = [sys.executable, "-m", "hornbook", *words[1:], *extra]
+        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, line + done.stderr
+        assert done.stdout.strip()
+
+
+def test_the_python_runs(workplace: Path) -> None:
+    for code in blocks("python"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif("HORNBOOK_DATA" not in os.environ, reason="needs WikiText-2: HORNBOOK_DATA is not set")
+def test_the_tutorial_protocol_runs(workplace: Path) -> None:
+    command = [sys.executable, "-m", "hornbook", "evaluate", "bigram", "wikitext-2", "--protocol", "tutorial"]
+    assert "1,933.53" in subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+
+
+def test_every_rung_and_corpus_that_the_readme_names_exists() -> None:
+    table = README.split("| rung |")[1].split("\n\n")[0]
+    named = {name for name in re.findall(r"`([\w.-]+)`", table) if name != "..."}
+    assert named <= set(models.sizes())
+    corpora = re.findall(r"`([\w-]+)`", README.split("a corpus by name (")[1].split(")")[0])
+    assert sorted(corpora) == sorted(set(corpus_names()) & set(corpora))
+
+
+def test_make_targets_that_the_readme_names_exist() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    for target in re.findall(r"make ([\w-]+)", README):
+        assert f"\n{target}:" in makefile
