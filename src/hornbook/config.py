@@ -124,7 +124,7 @@ class Train:
     apart: bool = False
     """Keep documents that share a row from seeing each other."""
     eval_every: int = 0
-    """Steps between evaluations; 0 for about ten in the run."""
+    """Steps between evaluations; 0 for ten in the run, fewer in one of a minute or two."""
     patience: int = 0
     """Stop after so many evaluations without a better one; 0 never stops early."""
     prompt: str = "The "

@@ -67,7 +67,7 @@ SIZES = {
     "bert-large": size(1024, 24, 16),
 }
 
-RECIPE = {"optimizer": "adamw", "lr": 0.001}
+RECIPE = {"optimizer": "muon", "lr": 0.004}
 
 HF = {
     "model_type": "bert",

@@ -38,7 +38,7 @@ SIZES = {
     "gpt2-xl": size(1600, 48, 25),
 }
 
-RECIPE = {"optimizer": "adamw", "lr": 0.002}
+RECIPE = {"optimizer": "muon", "lr": 0.004}
 
 HF = {
     "model_type": "gpt2",

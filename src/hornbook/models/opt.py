@@ -38,7 +38,7 @@ SIZES = {
     "opt-66b": size(9216, 64, 72),
 }
 
-RECIPE = {"optimizer": "adamw", "lr": 0.002}
+RECIPE = {"optimizer": "muon", "lr": 0.004}
 
 HF = {
     "model_type": "opt",

@@ -165,7 +165,7 @@ SIZES = {
     "rnn-tiny": RNNConfig("rnn", dim=256, layers=1),
 }
 
-RECIPE = {"optimizer": "adamw", "lr": 0.002}
+RECIPE = {"optimizer": "muon", "lr": 0.004}
 
 HF = {"model_type": "hornbook_rnn", "architectures": ["HornbookRNNForCausalLM"]}
 

@@ -62,6 +62,7 @@ def fit(
     parameters = list(objective.parameters())
     began = time.monotonic() - state.seconds
     progress = share_done(state, steps, settings.minutes)
+    evaluations = usual_evaluations(settings.minutes)
     with deferred_interrupts() as asked:
         while progress < 1:
             first = state.step * settings.accumulate
@@ -85,9 +86,10 @@ def fit(
             if asked():
                 watch.save(state, False)
                 raise Interrupted
-            due = (
-                state.step % settings.eval_every == 0 if settings.eval_every else int(10 * progress) > int(10 * before)
-            )
+            if settings.eval_every:
+                due = state.step % settings.eval_every == 0
+            else:
+                due = int(evaluations * progress) > int(evaluations * before)
             if due or progress >= 1:
                 value = watch.evaluate(state)
                 better = value < state.best
@@ -96,6 +98,11 @@ def fit(
                 watch.save(state, better)
                 if settings.patience and state.worse >= settings.patience:
                     return
+
+
+def usual_evaluations(minutes: float | None) -> int:
+    """Ten in a run, but fewer in a run of a minute or two, of which they would take a third."""
+    return 10 if minutes is None else max(3, min(10, round(5 * minutes)))
 
 
 def share_done(state: State, steps: int | None, minutes: float | None) -> float:

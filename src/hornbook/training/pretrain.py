@@ -34,7 +34,7 @@ from hornbook.training.prepare import (
     resolve_config,
 )
 
-QUICK = 40_000
+QUICK = 20_000
 """Validation tokens that an evaluation during training looks at."""
 
 
