@@ -105,6 +105,13 @@ def test_a_folder_that_is_no_run_is_not_written_into(
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_device_that_is_not_there_is_refused(
+    capfd: pytest.CaptureFixture[str], runs: dict[str, str], tmp_path: Path
+) -> None:
+    assert "Possible: cpu" in refused(capfd, "train", "gpt2-tiny", "--out", str(tmp_path / "x"), "--device", "tpu")
+    assert "Possible: cpu" in refused(capfd, "generate", runs["gpt2-tiny"], "The ", "--device", "tpu")
+
+
 def test_a_missing_run_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     for word in ("generate", "evaluate"):
         assert "runs/none" in refused(capfd, word, "runs/none")

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hornbook import models
+from hornbook import machine, models
 from hornbook.errors import UserError
 from hornbook.formats.huggingface import export_weights, from_hf_config, import_weights, to_hf_config
 from hornbook.layers.model import LanguageModel
@@ -48,14 +48,14 @@ def load(source: str | Path, device: torch.device | str | None = None) -> Langua
 
     Raises UserError where there is no such folder, or it is damaged or of an unknown kind.
     """
-    folder = Path(source)
+    folder, device = Path(source), machine.check_device(str(device or "cpu"))
     if not folder.is_dir():
         raise UserError(f"there is no run or model folder '{source}': train one with `hornbook train`")
     spelled = read_json(folder / "config.json")
     config = from_hf_config(spelled)
     with torch.device("meta"):
         model = models.build(config)
-    model = model.to_empty(device=device or "cpu")
+    model = model.to_empty(device=device)
     path = folder / "model.safetensors"
     try:
         with safe_open(path, framework="pt") as file, torch.no_grad():

@@ -210,7 +210,7 @@ class Ladder:
     """A corpus by name, or a file, a folder, or - for standard input."""
     out: str | None = None
     """The folder; default runs/ladder-DATA. The same command again carries on where it stopped."""
-    minutes: float = 0.8
+    minutes: float = 0.9
     """Wall-clock budget of each neural rung; counted ones take the seconds that they need."""
     rungs: tuple[str, ...] = (
         "bigram",

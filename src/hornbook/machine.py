@@ -11,6 +11,8 @@ import time
 
 import torch
 
+from hornbook.errors import unknown
+
 
 def pick_device() -> torch.device:
     """CUDA, then Apple's MPS, then the CPU."""
@@ -19,6 +21,16 @@ def pick_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def check_device(name: str) -> str:
+    """The same name; a UserError where this machine or this torch has no such device."""
+    present = ["cpu"]
+    present += ["cuda"] if torch.cuda.is_available() else []
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    if name.split(":")[0] not in present:
+        raise unknown("device", name, present, "Others need their hardware, and a build of torch for it.")
+    return name
 
 
 def cores() -> int:

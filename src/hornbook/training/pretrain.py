@@ -50,6 +50,7 @@ def train(settings: Train) -> dict[str, Any]:
     run = Run(settings.out)
     carried_on = run.begin(dataclasses.asdict(settings) | facts, changeable=("out",))
     if (run.folder / "summary.json").exists():
+        say(f"{run.folder} is finished")
         return read_json(run.folder / "summary.json")
     torch.manual_seed(settings.seed)
     model = models.build(config)
@@ -78,7 +79,7 @@ def resolve(settings: Train) -> Train:
         out=settings.out or f"runs/{settings.model}-{data}",
         optimizer=optimizer,
         lr=rate if settings.lr is None else settings.lr,
-        device=settings.device or str(machine.pick_device()),
+        device=machine.check_device(settings.device or str(machine.pick_device())),
     )
 
 
