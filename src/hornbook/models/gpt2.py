@@ -31,7 +31,7 @@ def size(dim: int, layers: int, heads: int, context: int = 1024, vocab: int = 50
 
 SIZES = {
     "gpt2-tiny": size(256, 4, 4, context=256, vocab=0),
-    "gpt2-small": size(384, 6, 6, context=256, vocab=0),
+    "gpt2-small": size(256, 6, 4, context=256, vocab=0),
     "gpt2": size(768, 12, 12),
     "gpt2-medium": size(1024, 24, 16),
     "gpt2-large": size(1280, 36, 20),

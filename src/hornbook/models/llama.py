@@ -31,7 +31,7 @@ LLAMA3: dict[str, Any] = {"vocab": 128256, "bos": 128000, "eos": 128001, "norm_e
 
 SIZES = {
     "llama-tiny": size(256, 4, 4, 2, 704, 256, tied=True),
-    "llama-small": size(384, 6, 6, 3, 1024, 256, tied=True),
+    "llama-small": size(256, 6, 4, 2, 704, 256, tied=True),
     "llama-2-7b": size(4096, 32, 32, 32, 11008, 4096, **LLAMA2),
     "llama-2-13b": size(5120, 40, 40, 40, 13824, 4096, **LLAMA2),
     "llama-2-70b": size(8192, 80, 64, 8, 28672, 4096, **LLAMA2),

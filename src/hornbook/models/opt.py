@@ -28,7 +28,7 @@ def size(dim: int, layers: int, heads: int, context: int = 2048, vocab: int = 50
 
 SIZES = {
     "opt-tiny": size(256, 4, 4, context=256, vocab=0),
-    "opt-small": size(384, 6, 6, context=256, vocab=0),
+    "opt-small": size(256, 6, 4, context=256, vocab=0),
     "opt-125m": size(768, 12, 12),
     "opt-1.3b": size(2048, 24, 32),
     "opt-2.7b": size(2560, 32, 32),
