@@ -55,7 +55,7 @@ def counted(name: str, bits: float, parameters: int = 90_000) -> Rung:
         "family": "ngram",
         "parameters": parameters,
         "seconds": 0.9,
-        "targets": 640_000,
+        "tokens": 640_000,
         "sample": "The Return a string of the object is not a name, and the file.",
         "validation": validation(bits, seed=len(name)),
         "data": "python-docs",
@@ -70,7 +70,7 @@ def neural(name: str, bits: float, speed: float = 9000, noise: float = 0.02, tai
         "parameters": 3_400_000,
         "seconds": 48.2,
         "steps": 120,
-        "targets": int(speed * 48),
+        "tokens": int(speed * 48),
         "tokens_per_second": speed,
         "flops": speed * 48 * 2.1e7,
         "sample": "The following example of the `Path` object is returned.\n\n    >>> print(x)\n    1\nThe second",
@@ -87,7 +87,7 @@ def curves(bits: float, steps: int, tail: float, seed: int) -> list[dict[str, An
         seconds = 1.5 + 46.5 * step / steps
         above = 4.2 * math.exp(-step / 14) + tail * (steps - step) / steps
         lines.append(
-            {"step": step, "loss": bits * 2.4 + above + noise[step], "seconds": seconds, "targets": step * 4096}
+            {"step": step, "loss": bits * 2.4 + above + noise[step], "seconds": seconds, "tokens": step * 4096}
         )
         if step % (steps // 10) == 0:
             now = bits + 0.02 + above / 2.4
@@ -96,14 +96,14 @@ def curves(bits: float, steps: int, tail: float, seed: int) -> list[dict[str, An
 
 
 def encoder(name: str = "bert-tiny") -> Rung:
-    lines = [{"step": k, "loss": 8.3 - k / 40, "seconds": k / 2.5, "targets": k * 600} for k in range(1, 121)]
+    lines = [{"step": k, "loss": 8.3 - k / 40, "seconds": k / 2.5, "tokens": k * 600} for k in range(1, 121)]
     summary = {
         "model": name,
         "family": "bert",
         "parameters": 4_200_000,
         "seconds": 48.1,
         "steps": 120,
-        "targets": 72_000,
+        "tokens": 72_000,
         "tokens_per_second": 1500.0,
         "flops": 1e12,
         "sample": None,

@@ -181,7 +181,7 @@ def test_a_tokeniser_that_cannot_restore_the_text_is_shown_but_not_ranked():
 
 
 @pytest.mark.parametrize(
-    "key", ["parameters", "targets", "seconds", "tokens_per_second", "flops", "validation", "sample"]
+    "key", ["parameters", "tokens", "seconds", "tokens_per_second", "flops", "validation", "sample"]
 )
 def test_a_missing_figure_leaves_a_dash_not_a_crash(key):
     html = render(

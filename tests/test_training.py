@@ -113,7 +113,7 @@ def test_a_run_folder_is_whole_and_tells_what_was_done(text_folder: Path, tmp_pa
     assert [line["step"] for line in log if "validation_loss" in line] == [10, 20]
     assert log[0]["loss"] == pytest.approx(math.log(259), rel=0.02)
     assert summary["steps"] == 20
-    assert summary["targets"] <= 20 * 4 * 32
+    assert summary["tokens"] == 20 * 4 * 32
     assert summary["validation"]["bits_per_byte"] < log[0]["loss"] / math.log(2)
     assert (tmp_path / "run" / "last").resolve().name == "000020"
     assert not [p for p in (tmp_path / "run").rglob("*.p*") if p.suffix in (".part", ".pt", ".pkl")]
@@ -184,6 +184,18 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_batch_named(text_folder:
 def test_training_stops_early_when_evaluations_stop_improving(text_folder: Path, tmp_path: Path) -> None:
     summary = train(settings(text_folder, tmp_path / "run", steps=60, eval_every=5, patience=2, lr=0.0))
     assert summary["steps"] == 15  # the first evaluation is the best, the next two are not better
+
+
+def test_a_run_is_served_and_summed_up_by_its_best_checkpoint(text_folder: Path, tmp_path: Path) -> None:
+    flags = {"steps": 30, "eval_every": 10, "schedule": "constant", "warmup": 0, "lr": 0.003}
+    train(settings(text_folder, tmp_path / "good", **flags))
+    summary = train(settings(text_folder, tmp_path / "bad", **(flags | {"lr": 0.3})))
+    folder = tmp_path / "bad"
+    values = {line["step"]: line["validation_loss"] for line in read_log(folder) if "validation_loss" in line}
+    best = min(values, key=values.__getitem__)
+    assert (folder / "best").resolve().name == f"{best:06d}"
+    # the summary scores with an overlapping stride and all tokens, the evaluation without: close, not equal
+    assert math.log(summary["validation"]["token_perplexity"]) == pytest.approx(values[best], abs=0.2)
 
 
 def test_an_encoder_trains_on_hidden_tokens_and_is_scored_apart(text_folder: Path, tmp_path: Path) -> None:

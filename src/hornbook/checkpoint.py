@@ -56,14 +56,19 @@ def load(source: str | Path, device: torch.device | str | None = None) -> Langua
     with torch.device("meta"):
         model = models.build(config)
     model = model.to_empty(device=device)
+    read_weights(folder, model)
+    model.tokenizer = load_tokenizer(folder)
+    return model.eval()
+
+
+def read_weights(folder: Path, model: LanguageModel) -> None:
+    """Fill `model` from the model.safetensors in a folder; UserError where that is missing or damaged."""
     path = folder / "model.safetensors"
     try:
         with safe_open(path, framework="pt") as file, torch.no_grad():
             import_weights(model, set(file.keys()), file.get_tensor)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    model.tokenizer = load_tokenizer(folder)
-    return model.eval()
 
 
 class Run:
@@ -150,11 +155,14 @@ class Run:
         last = self.folder / "last"
         if not last.exists():
             return None
-        with safe_open(last / "model.safetensors", framework="pt") as file, torch.no_grad():
-            import_weights(model, set(file.keys()), file.get_tensor)
+        read_weights(last, model)
         with safe_open(last / "state" / "state.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return tensors, read_json(last / "state" / "state.json")
+
+    def restore_best(self, model: LanguageModel) -> None:
+        """Fill `model` from the best checkpoint."""
+        read_weights(self.folder / "best", model)
 
     def log(self, **values: Any) -> None:
         """Append one line to metrics.jsonl."""

@@ -73,7 +73,7 @@ def attention_sentence(with_it: Rung, without: Rung) -> str:
 
 
 def fewer_tokens(slow: Rung, quick: Rung) -> str:
-    seen, others = slow.figure("targets"), quick.figure("targets")
+    seen, others = slow.figure("tokens"), quick.figure("tokens")
     if seen is None or others is None or seen >= 0.95 * others:
         return ""
     saw, other = wording.count(seen), wording.count(others)

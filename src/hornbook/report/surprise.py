@@ -44,10 +44,10 @@ def surprise(simpler: Rung, ahead: list[tuple[Rung, Difference]], order: list[Ru
 
 def by_tokens(slow: Rung, quick: Rung, order: list[Rung]) -> list[str]:
     """How much text either saw in its time; one pass of a counted rung is the length of the text."""
-    seen, others = slow.figure("targets"), quick.figure("targets")
+    seen, others = slow.figure("tokens"), quick.figure("tokens")
     if seen is None or others is None:
         return []
-    length = next((r.figure("targets") for r in order if r.is_counted), None)
+    length = next((r.figure("tokens") for r in order if r.is_counted), None)
     share = f", {wording.three(seen / length)} times the training text" if length else ""
     saw, other = f"{wording.count(seen)} tokens{share}", wording.count(others)
     if quick.is_counted:

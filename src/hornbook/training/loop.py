@@ -24,6 +24,8 @@ class State:
     """Where a run stands: what a checkpoint holds beside weights and optimiser."""
 
     step: int = 0
+    tokens: int = 0
+    """Read, padding included."""
     targets: int = 0
     nats: float = 0.0
     """Summed over all targets of the run, as they were when trained on."""
@@ -54,7 +56,7 @@ def fit(
     watch: Watch,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]],
 ) -> None:
-    """Train from wherever `state` stands until `steps` are done or `settings.minutes` are over.
+    """Train from wherever `state` stands until `steps` are done or `settings.minutes` are over; at least one step.
 
     `objective` is on its device and in training mode; `batch(k)` gives batch k. Raises Interrupted, after saving, when
     asked to stop, and UserError for a loss that is no number.
@@ -64,7 +66,7 @@ def fit(
     progress = share_done(state, steps, settings.minutes)
     evaluations = usual_evaluations(settings.minutes)
     with deferred_interrupts() as asked:
-        while progress < 1:
+        while progress < 1 or state.step == 0:
             first = state.step * settings.accumulate
             group = [batch(first + i).to(parameters[0].device) for i in range(settings.accumulate)]
             targets = sum(int((b.targets != NO_TARGET).sum()) for b in group)
@@ -78,6 +80,7 @@ def fit(
                 nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizers.step(rate_factor(settings.schedule, state.step, settings.warmup, progress))
             state.step += 1
+            state.tokens += sum(b.tokens.numel() for b in group)
             state.targets += targets
             state.nats += loss * targets
             state.seconds = time.monotonic() - began

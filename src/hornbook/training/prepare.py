@@ -35,16 +35,13 @@ def resolve_config(settings: Train, tokenizer: Tokenizer) -> ModelConfig:
     return config
 
 
-def make_batches(settings: Train, config: ModelConfig, model: LanguageModel, shard: Shard, tokenizer: Tokenizer) -> Any:
+def make_batches(settings: Train, model: LanguageModel, shard: Shard) -> tuple[Batches, Callable[[int], Batch]]:
     """The sampler of a run, and batch(k): next-token targets, or hidden tokens for an encoder."""
-    sampler = Batches(shard, settings.batch, config.context, settings.seed, settings.apart)
+    sampler = Batches(shard, settings.batch, model.config.context, settings.seed, settings.apart)
     if model.causal:
         return sampler, sampler.get
-
-    def masked(k: int) -> Batch:
-        return mask_tokens(sampler.get(k), mask_token(tokenizer), config.vocab, (settings.seed, k))
-
-    return sampler, masked
+    mask, vocab = mask_token(model.tokenizer), model.config.vocab
+    return sampler, lambda k: mask_tokens(sampler.get(k), mask, vocab, (settings.seed, k))
 
 
 def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:

@@ -1,0 +1,17 @@
+"""What a model writes while it learns: always from the same prompt and seed."""
+
+from __future__ import annotations
+
+from hornbook.config import Generate, Train
+from hornbook.generation.stream import continuation
+from hornbook.layers.model import LanguageModel
+
+
+def speak(model: LanguageModel, settings: Train, tokens: int = 40) -> str:
+    """The prompt and a short continuation; the model is left in the mode it came in."""
+    was_training = model.training
+    model.eval()
+    wanted = Generate("", settings.prompt, tokens=tokens, temperature=0.8, seed=settings.seed)
+    text = "".join(continuation(model, settings.prompt, wanted))
+    model.train(was_training)
+    return settings.prompt + text
