@@ -29,10 +29,14 @@ class Batch:
     segments: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
+        """On `device`; to a GPU the copy runs beside the computation."""
         if device.type == "cpu":
             return self
-        move = [None if x is None else x.pin_memory().to(device, non_blocking=True) for x in vars(self).values()]
-        return Batch(*move)  # type: ignore[arg-type]
+        pinned = [x.pin_memory() if x is not None and device.type == "cuda" else x for x in vars(self).values()]
+        tokens, targets, segments = (None if x is None else x.to(device, non_blocking=True) for x in pinned)
+        assert tokens is not None
+        assert targets is not None
+        return Batch(tokens, targets, segments)
 
 
 class Batches:
