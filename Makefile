@@ -41,7 +41,8 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/dev
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	$(BIN)/python benchmarks/text_encoding.py
+	@echo "more: $(BIN)/python benchmarks/ngram_against_kenlm.py TRAIN.txt VALIDATION.txt (with lmplz on the PATH)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

@@ -16,6 +16,7 @@ import pytest
 
 from hornbook.errors import UserError
 from hornbook.text.corpora import corpus_names, open_corpus
+from hornbook.text.files import standard_input
 from hornbook.text.splits import SPLITS, blocks, cut_one_document, hash64, repaired, split_of
 from hornbook.text.wikitext import articles
 
@@ -204,8 +205,9 @@ def test_a_pipe_is_read_once_and_split_like_a_file(tmp_path, monkeypatch):
     text = "".join(f"Paragraph {number}.\n\n" for number in range(500))
     (tmp_path / "a.txt").write_text(text)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    pipe, file = open_corpus("-"), open_corpus(str(tmp_path / "a.txt"))
-    assert pipe.splits == file.splits == SPLITS
+    standard_input.cache_clear()
+    pipe, again, file = open_corpus("-"), open_corpus("-"), open_corpus(str(tmp_path / "a.txt"))
+    assert pipe.splits == again.splits == file.splits == SPLITS
     for split in SPLITS:
         assert list(pipe.documents(split)) == list(file.documents(split))
 

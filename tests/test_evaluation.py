@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from helpers import EOS, stream, tiny_model
 from hornbook.data.shards import Shard
+from hornbook.errors import UserError
 from hornbook.evaluation.lines import score_lines
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import cut_windows, score
@@ -85,9 +87,42 @@ def test_a_sentence_s_probability_does_not_underflow() -> None:
     assert int(exponent) * math.log(10) + math.log(float(mantissa)) == pytest.approx(found.log_prob, abs=1e-3)
 
 
-def test_pseudo_perplexity_hides_each_token_from_the_encoder() -> None:
-    found = pseudo_perplexity(tiny_model("bert"), shard(), mask=2, sample=100)
-    assert 10 < found < 200  # an untrained model with large weights: around its vocabulary of 40
+def test_pseudo_perplexity_hides_each_token_in_turn_and_shows_all_others() -> None:
+    model = tiny_model("bert", context=16)
+    tokens = torch.tensor([EOS, *range(3, 38)])  # one document, longer than two windows
+    ends = np.array([1, len(tokens)])
+    data = Shard(tokens.numpy().astype(np.uint16), ends, np.array([9]), np.array([9]), 40, EOS, True)
+    nats = []
+    for place in range(len(tokens) - 1):
+        last = min(len(tokens) - 1, (place // 16 + 1) * 16)
+        start = max(0, last - 16)
+        window = tokens[start:last].clone()[None]
+        window[0, place - start] = 2
+        nats.append(-float(model(window)[0, place - start].log_softmax(-1)[tokens[place]].detach()))
+    assert pseudo_perplexity(model, data, mask=2, sample=1000) == pytest.approx(math.exp(np.mean(nats)), rel=1e-4)
+
+
+def test_an_encoder_gets_no_score_of_a_text() -> None:
+    with pytest.raises(UserError, match="sees both sides"):
+        score(tiny_model("bert"), shard())
+    with pytest.raises(UserError, match="sees both sides"):
+        score_lines(tiny_model("bert"), train_tokenizer("bytes", []), ["some words"])
+
+
+@pytest.mark.parametrize("stride", [49, 512, 0, -1])
+def test_a_stride_beyond_the_context_is_refused(stride: int) -> None:
+    with pytest.raises(UserError, match="a stride is 1 to the context"):
+        score(tiny_model("llama"), shard(), stride=stride)
+
+
+def test_one_document_has_no_interval_and_an_impossible_text_no_perplexity() -> None:
+    one = shard()
+    cut = {"starts": one.starts[:2], "document_bytes": one.document_bytes[:1], "document_words": one.document_words[:1]}
+    alone = Shard(**{**vars(one), "tokens": one.tokens[: one.starts[1]], **cut})
+    assert score(tiny_model("ngram"), alone).summary()["bits_per_byte_interval"] is None
+    impossible = score(tiny_model("ngram", smoothing="mle"), shard(6000)).summary()
+    assert impossible["bits_per_byte"] is None
+    json.loads(json.dumps(impossible, allow_nan=False))
 
 
 def test_the_line_protocol_scores_all_but_the_first_token_of_each_cut_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from hornbook import models
 from hornbook.checkpoint import load, save_model
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.data.masking import mask_tokens
+from hornbook.layers.attention import fused, materialised
+from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.training.objective import Objective
 
@@ -27,13 +30,32 @@ def tokens(rows: int = 3, length: int = 20, seed: int = 1) -> torch.Tensor:
     return torch.randint(3, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
+def with_kernel(model: LanguageModel, kernel: Callable[..., torch.Tensor]) -> LanguageModel:
+    """The model with all of its attention computed one way."""
+    for module in model.modules():
+        if hasattr(module, "kernel"):
+            module.kernel = kernel
+    return model
+
+
+@pytest.mark.parametrize("kernel", [fused, materialised])
 @pytest.mark.parametrize("family", CAUSAL)
-def test_a_changed_token_leaves_all_earlier_logits_bit_identical(family: str) -> None:
-    model, x = tiny_model(family), tokens()
+def test_a_changed_token_leaves_all_earlier_logits_bit_identical(
+    family: str, kernel: Callable[..., torch.Tensor]
+) -> None:
+    model, x = with_kernel(tiny_model(family), kernel), tokens()
     changed = x.clone()
     changed[:, 10] = 3 + (changed[:, 10] - 2) % (VOCAB - 3)
     assert torch.equal(model(x)[:, :10], model(changed)[:, :10])
     assert not torch.equal(model(x)[:, 10:], model(changed)[:, 10:])
+
+
+@pytest.mark.parametrize("family", NEURAL)
+@pytest.mark.parametrize("segments", [None, torch.tensor([[1] * 9 + [2] * 8 + [0] * 3])])
+def test_attention_written_out_equals_the_fused_kernel(family: str, segments: torch.Tensor | None) -> None:
+    x = tokens(1)
+    first, second = (with_kernel(tiny_model(family), kernel)(x, segments=segments) for kernel in (fused, materialised))
+    torch.testing.assert_close(first, second, **CLOSE)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in CAUSAL])

@@ -45,7 +45,17 @@ def test_its_report_shows_every_rung_and_how_to_repeat_it(climbed: Path) -> None
     page = (climbed / "report.html").read_text()
     assert all(name in page for name in RUNGS)
     assert "sha256" in page
+    assert "hornbook ladder" in page
+    assert "--minutes 0.03 --rungs bigram rnn-tiny" in page
     assert "://" not in page.split("<body", 1)[1]
+
+
+def test_a_ladder_that_cannot_be_finished_is_not_begun(text_folder: Path, tmp_path: Path) -> None:
+    for flags in (["--vocab", "999999"], ["--device", "tpu"], ["--minutes", "0"], ["--rungs", "bigram", "lama-tiny"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["ladder", str(text_folder), "--out", str(tmp_path / "climb"), *flags])
+        assert stop.value.code == 2
+        assert not (tmp_path / "climb").exists()
 
 
 def test_the_same_command_again_measures_nothing_anew(climbed: Path, text_folder: Path) -> None:

@@ -172,8 +172,61 @@ def test_a_finished_run_is_not_trained_again(text_folder: Path, tmp_path: Path) 
 
 def test_a_run_of_other_settings_is_not_touched(text_folder: Path, tmp_path: Path) -> None:
     train(settings(text_folder, tmp_path / "run", steps=2))
-    with pytest.raises(UserError, match=r"lr was .* and is now 0\.5: .*another --out|lr was"):
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=r"lr was .* and is now 0\.5\): choose another --out"):
         train(settings(text_folder, tmp_path / "run", steps=2, lr=0.5))
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_a_refused_start_leaves_the_folder_free_for_the_corrected_one(text_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fewer than one block"):
+        train(settings(text_folder, tmp_path / "run", steps=2, context=100_000))
+    with pytest.raises(UserError, match="does not fit into a context"):
+        train(settings(text_folder, tmp_path / "run", steps=2, prompt="far too long " * 10))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="became nan"):
+        train(settings(text_folder, tmp_path / "run", steps=50, lr=1e30, clip=0.0, warmup=0))
+    assert train(settings(text_folder, tmp_path / "run", steps=2))["steps"] == 2
+    assert [line["step"] for line in read_log(tmp_path / "run") if "loss" in line] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("steps", -5),
+        ("epochs", 0.0),
+        ("minutes", -1.0),
+        ("minutes", math.nan),
+        ("batch", 0),
+        ("accumulate", 0),
+        ("context", 0),
+        ("lr", -1.0),
+        ("clip", -1.0),
+        ("seed", -1),
+        ("dropout", 2.0),
+        ("layers", 0),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_any_work(name: str, value: float, text_folder: Path) -> None:
+    with pytest.raises(UserError, match=f"--{name} is {value}: it must be"):
+        settings(text_folder, Path("unused"), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "told"),
+    [
+        ("gpt2-tiny", {"kv_heads": 1}, "has no --kv_heads"),
+        ("llama-tiny", {"heads": 3, "dim": 36}, "3 heads cannot share 2"),
+        ("llama-tiny", {"heads": 4, "dim": 20}, "odd"),
+        ("gpt2-tiny", {"heads": 3, "dim": 32}, "cannot be divided"),
+    ],
+)
+def test_heads_that_cannot_be_are_refused(
+    model: str, changes: dict[str, int], told: str, text_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        train(settings(text_folder, tmp_path / "run", steps=1, **({"model": model} | changes)))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_batch_named(text_folder: Path, tmp_path: Path) -> None:

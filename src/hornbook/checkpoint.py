@@ -40,7 +40,7 @@ def save_model(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None
     ends = {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
     write_json(folder / "generation_config.json", {key: value for key, value in ends.items() if value is not None})
     save_file(export_weights(model), folder / "model.safetensors", {"format": "pt"})
-    tokenizer.save(folder)
+    tokenizer.save(folder, config.context)
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> LanguageModel:
@@ -79,24 +79,28 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.metrics = self.folder / "metrics.jsonl"
 
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run that is here; empty where there is none, or none that came to a checkpoint."""
+        return read_json(self.folder / "train.json") if (self.folder / "last").exists() else {}
+
     def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> bool:
         """Claim the folder for `settings`; True where a run of the same settings is there to be carried on.
 
         Raises UserError where it holds a run of other settings, or something that is no run.
         """
         path = self.folder / "train.json"
-        if path.exists():
-            old = read_json(path)
+        if old := self.settings():
             differ = [k for k in settings if k not in changeable and old.get(k) != json.loads(json.dumps(settings[k]))]
             if differ:
                 what = ", ".join(f"{k} was {old.get(k)!r} and is now {settings[k]!r}" for k in differ[:3])
                 raise UserError(f"{self.folder} holds a run of other settings ({what}): choose another --out")
             return True
-        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir()) and not path.exists()):
             raise UserError(f"{self.folder} exists and is not a run: choose another --out")
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(path, settings)
+            self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
         return False
@@ -147,7 +151,7 @@ class Run:
         """Delete all checkpoints but `last` and `best`, and leftovers of interrupted writing."""
         kept = {(self.folder / name).resolve() for name in ("last", "best")}
         for folder in self.checkpoints.iterdir():
-            if folder.resolve() not in kept:
+            if folder.is_dir() and folder.resolve() not in kept:
                 shutil.rmtree(folder)
 
     def restore(self, model: LanguageModel) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -156,8 +160,12 @@ class Run:
         if not last.exists():
             return None
         read_weights(last, model)
-        with safe_open(last / "state" / "state.safetensors", framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        path = last / "state" / "state.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"cannot carry on: {path} is damaged ({error})") from error
         return tensors, read_json(last / "state" / "state.json")
 
     def restore_best(self, model: LanguageModel) -> None:
@@ -202,8 +210,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     aside = path.with_suffix(path.suffix + ".part")
-    aside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(aside, path)
+    try:
+        aside.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def sync(folder: Path) -> None:

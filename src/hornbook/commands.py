@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from hornbook.evaluation.sentences import Sentence
     from hornbook.layers.model import LanguageModel
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
+)
 
 
 def ladder(settings: Ladder) -> None:
@@ -32,7 +35,7 @@ def ladder(settings: Ladder) -> None:
         print(f"hornbook: stopped and saved in {folder}; the same command carries on from there", file=sys.stderr)
         sys.exit(130)
     scored = {rung.name: rung.summary["validation"] for rung in rungs if "validation" in rung.summary}
-    print_scores(dict(sorted(scored.items(), key=lambda item: item[1]["nats"] / item[1]["bytes"])))
+    print_scores(dict(sorted(scored.items(), key=lambda item: item[1]["nats"] or math.inf)))
     for rung in rungs:
         if "pseudo_perplexity" in rung.summary:
             console.print(f"{rung.name}: pseudo-perplexity {rung.summary['pseudo_perplexity']:.2f}, not comparable")
@@ -84,7 +87,6 @@ def evaluate(settings: Evaluate) -> None:
         f"{settings.data} {settings.split}: {len(scores.nats)} documents, {scores.targets.sum():,} targets, each "
         f"scored once with at least {scores.context - scores.stride} tokens of context (window {scores.context}, "
         f"stride {scores.stride}) or all that its document has.{note}",
-        markup=False,
     )
 
 
@@ -125,11 +127,11 @@ def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
         print(json.dumps(rows))
         return
     for s in sentences:
-        console.print(f"{s.text!r}: probability {s.probability}, log-probability {s.log_prob:.4f} nats", markup=False)
+        console.print(f"{s.text!r}: probability {s.probability}, log-probability {s.log_prob:.4f} nats")
         for piece, bits in zip(s.pieces, s.bits, strict=True):
-            console.print(f"  {bits:7.2f} bits  {piece!r}", markup=False)
+            console.print(f"  {bits:7.2f} bits  {piece!r}")
         if s.unknown:
-            console.print(f"  unknown to the tokeniser: {', '.join(map(repr, s.unknown))}", markup=False)
+            console.print(f"  unknown to the tokeniser: {', '.join(map(repr, s.unknown))}")
 
 
 def generate(settings: Generate) -> None:
@@ -138,7 +140,7 @@ def generate(settings: Generate) -> None:
     from hornbook.generation.stream import continuation, prompt_ids
 
     model = load(settings.run, settings.device)
-    prompt = sys.stdin.read() if settings.prompt == "-" else settings.prompt
+    prompt = typed_in() if settings.prompt == "-" else settings.prompt
     if note := unfamiliar(model, prompt_ids(model, prompt)):
         print(f"hornbook: {note}", file=sys.stderr)
     for sample in range(settings.samples):
@@ -146,6 +148,13 @@ def generate(settings: Generate) -> None:
         for piece in itertools.chain([prompt], pieces):
             print(piece, end="", flush=True)
         print()
+
+
+def typed_in() -> str:
+    """A prompt from a pipe, without the line's end that `echo` adds."""
+    from hornbook.text.files import decode, standard_input
+
+    return decode(standard_input(), "standard input").removesuffix("\n")
 
 
 def unfamiliar(model: LanguageModel, ids: list[int]) -> str:
@@ -173,8 +182,7 @@ def print_scores(rows: dict[str, dict[str, Any]]) -> None:
             name,
             "-" if bits is None else f"{bits:.4f}",
             "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
-            f"{s['word_perplexity']:,.2f}",
-            f"{s['token_perplexity']:,.2f}",
+            *("-" if x is None else f"{x:,.2f}" for x in (s["word_perplexity"], s["token_perplexity"])),
         )
     console.print(table)
 
@@ -186,21 +194,19 @@ def tokenize(settings: Tokenize) -> None:
     from hornbook.text.tokenizer_training import train_tokenizer
     from hornbook.text.tokenizers import load_tokenizer
 
+    corpus = open_corpus(settings.data, settings.column)
     if settings.load:
         tokenizer = load_tokenizer(settings.load)
     else:
-        flags = {name: True for name in ("nfd", "lower", "strip_accents", "digits") if getattr(settings, name)}
-        vocab = 4096 if settings.kind == "bpe" and settings.vocab is None else settings.vocab
-        corpus = open_corpus(settings.data, settings.column)
         print(corpus.describe(), file=sys.stderr)
-        tokenizer = train_tokenizer(settings.kind, corpus.documents("train"), vocab, **flags)
-    if settings.text is not None:
-        console.print(coloured(tokenizer, settings.text)) if console.is_terminal else print(
-            separated(tokenizer, settings.text)
-        )
-    else:
-        corpus = open_corpus(settings.data, settings.column)
-        print(summary(tokenizer, usage(tokenizer, corpus.documents("validation"))))
+        tokenizer = train_tokenizer(settings.kind, corpus.documents("train"), settings.vocab, **settings.flags())
     if settings.out:
         tokenizer.save(settings.out)
         print(settings.out)
+    if settings.text is None:
+        print(f"on the validation split of {corpus.name}:")
+        print(summary(tokenizer, usage(tokenizer, corpus.documents("validation"))))
+    elif console.is_terminal:
+        console.print(coloured(tokenizer, settings.text))
+    else:
+        print(separated(tokenizer, settings.text))

@@ -6,10 +6,13 @@ This file imports no torch, so that every `--help` is fast. Settings are derived
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from tyro.conf import Positional, UseAppendAction
+
+from hornbook.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,13 @@ class TransformerConfig(ModelConfig):
         )
 
 
+def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool], words: str) -> None:
+    """A UserError for the first of the named numbers that is given and does not hold; NaN never does."""
+    for name in names:
+        if (value := getattr(settings, name)) is not None and not holds(value):
+            raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {words}")
+
+
 @dataclass(frozen=True)
 class Train:
     """Pretrain any rung: hornbook train llama-tiny --data wikitext-2 --minutes 5"""
@@ -150,6 +160,13 @@ class Train:
     k: float | None = None
     """Counted rungs: what add-k adds."""
 
+    def __post_init__(self) -> None:
+        above = ("steps", "epochs", "minutes", "batch", "accumulate", "context", "layers", "dim", "heads", "vocab")
+        require(self, above, lambda x: x > 0, "above 0")
+        least = ("lr", "weight_decay", "warmup", "clip", "eval_every", "patience", "seed", "kv_heads", "mlp", "k")
+        require(self, least, lambda x: x >= 0, "0 or more")
+        require(self, ("dropout", "beta2"), lambda x: 0 <= x < 1, "at least 0 and below 1")
+
 
 MODEL_FIELDS = ("context", "layers", "dim", "heads", "kv_heads", "mlp", "dropout", "cell", "order", "smoothing", "k")
 """Fields of Train that change the named size; None leaves it."""
@@ -180,6 +197,10 @@ class Evaluate:
     json: bool = False
     """Print one JSON object instead of a table."""
 
+    def __post_init__(self) -> None:
+        require(self, ("context", "stride", "batch"), lambda x: x > 0, "above 0")
+        require(self, ("limit",), lambda x: x >= 0, "0 or more")
+
 
 @dataclass(frozen=True)
 class Generate:
@@ -200,6 +221,11 @@ class Generate:
     seed: int = 0
     samples: int = 1
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self, ("tokens", "samples"), lambda x: x > 0, "above 0")
+        require(self, ("temperature", "top_k", "seed"), lambda x: x >= 0, "0 or more")
+        require(self, ("top_p",), lambda x: 0 < x <= 1, "above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -232,6 +258,10 @@ class Ladder:
     seed: int = 0
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        require(self, ("minutes", "vocab"), lambda x: x > 0, "above 0")
+        require(self, ("seed",), lambda x: x >= 0, "0 or more")
+
 
 @dataclass(frozen=True)
 class Tokenize:
@@ -257,3 +287,13 @@ class Tokenize:
     """Word kind: drop accents (implies --nfd)."""
     digits: bool = False
     """Word kind: every digit is a word."""
+    split: Literal["spaces", "whitespace", "punctuation"] = "spaces"
+    """Word kind: where words end. With 'spaces' each keeps the space before it, which restores the text."""
+    template: str | None = None
+    """Word kind: what stands around a text, as in '[CLS] $A [SEP]'."""
+
+    def flags(self) -> dict[str, Any]:
+        """The options that were given, for a tokeniser of words."""
+        names = ("nfd", "lower", "strip_accents", "digits", "template")
+        given = {name: value for name in names if (value := getattr(self, name))}
+        return given if self.split == "spaces" else given | {"split": self.split}

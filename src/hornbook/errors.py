@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -20,4 +21,4 @@ def unknown(kind: str, given: str, possible: Iterable[str], hint: str = "") -> U
 
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     """The error for an optional dependency that is not installed."""
-    return UserError(f"{purpose} needs the package '{package}': pip install 'hornbook[{extra}]'")
+    return UserError(f"{purpose} needs the package '{package}': {sys.executable} -m pip install 'hornbook[{extra}]'")

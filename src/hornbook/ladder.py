@@ -6,7 +6,6 @@ import dataclasses
 import json
 import platform
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ import torch
 from hornbook import __version__, machine
 from hornbook.checkpoint import read_json, read_log, write_json
 from hornbook.config import Ladder, Train
+from hornbook.data.masking import mask_token
 from hornbook.errors import UserError
 from hornbook.models import family, find_size
 from hornbook.progress import duration, say
 from hornbook.report.page import Rung, write_report
 from hornbook.text.corpora import open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
-from hornbook.training.pretrain import train
+from hornbook.training.prepare import resolve_config
+from hornbook.training.pretrain import resolve, train
 
 
 def folder_of(settings: Ladder) -> Path:
@@ -38,6 +39,8 @@ def climb(settings: Ladder) -> list[Rung]:
     folder = folder_of(settings)
     for name in settings.rungs:
         find_size(name)  # a wrong name is told before any work
+    told = facts(settings)
+    check_rungs(settings, folder)
     claim(folder, settings)
     say(estimate(settings))
     rungs = []
@@ -45,7 +48,7 @@ def climb(settings: Ladder) -> list[Rung]:
         say(f"[{number}/{len(settings.rungs)}] {name}")
         summary = train(settings_of_rung(settings, name, folder))
         rungs.append(Rung(name, summary, read_log(folder / name)))
-        write_report(folder / "report.html", facts(settings), rungs)
+        write_report(folder / "report.html", told, rungs)
     return rungs
 
 
@@ -61,6 +64,26 @@ def claim(folder: Path, settings: Ladder) -> None:
         raise UserError(f"{folder} exists and is not a ladder: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
+
+
+def check_rungs(settings: Ladder, folder: Path) -> None:
+    """What would stop a rung is told before the first one starts."""
+    tokenizer = obtain_tokenizer(settings.tokenizer, open_corpus(settings.data, settings.column), settings.vocab)
+    for name in settings.rungs:
+        config = resolve_config(resolve(settings_of_rung(settings, name, folder)), tokenizer)
+        if not family(config.family).Model.causal:
+            mask_token(tokenizer)
+
+
+def spelled(settings: Ladder) -> str:
+    """The command line that gives these settings."""
+    words = ["hornbook", "ladder"]
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            words += [] if field.name == "data" else [f"--{field.name}"]
+            words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
 
 
 def settings_of_rung(settings: Ladder, name: str, folder: Path) -> Train:
@@ -84,7 +107,7 @@ def estimate(settings: Ladder) -> str:
     """How long it will take, before it starts: the budgets, and about 12 seconds a rung around them."""
     learnt = [name for name in settings.rungs if not hasattr(family(find_size(name).family).Model, "fit")]
     seconds = 60 * settings.minutes * len(learnt) + 12 * len(settings.rungs)
-    here = machine.describe(machine.pick_device())
+    here = machine.describe(torch.device(settings.device or machine.pick_device()))
     return f"{len(settings.rungs)} rungs on {settings.data}: about {duration(seconds)} on {here}"
 
 
@@ -94,11 +117,11 @@ def facts(settings: Ladder) -> dict[str, Any]:
     tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
     return {
         "title": f"The ladder on {corpus.name}",
-        "command": shlex.join(["hornbook", *sys.argv[1:]]),
+        "command": spelled(settings),
         "hornbook": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "machine": machine.describe(machine.pick_device()),
+        "machine": machine.describe(torch.device(settings.device or machine.pick_device())),
         "corpus": corpus.describe("train", "validation"),
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab:,} entries (sha256 {tokenizer.hash[:12]})",
         "prompt": settings.prompt,

@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class Bar:
@@ -34,7 +34,7 @@ class Bar:
         if now - self.spoke >= self.every:
             self.spoke = now
             left = (now - self.began) * (total / done - 1) if done else float("nan")
-            console.print(f"{self.label}  {100 * done / total:3.0f} %  {note}  {duration(left)} left", markup=False)
+            console.print(f"{self.label}  {100 * done / total:3.0f} %  {note}  {duration(left)} left")
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -52,7 +52,7 @@ class Bar:
 
 def say(line: str) -> None:
     """A plain line on standard error, above a bar if there is one."""
-    console.print(line, markup=False)
+    console.print(line)
 
 
 def duration(seconds: float) -> str:

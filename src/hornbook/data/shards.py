@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hornbook.errors import UserError
-from hornbook.progress import Bar
+from hornbook.progress import Bar, say
 from hornbook.text.corpora import Corpus
 from hornbook.text.home import home
 from hornbook.text.tokenizers import Tokenizer
@@ -69,6 +69,7 @@ def open_split(
             return read_shard(path, wanted)
         except UserError:
             path.unlink()
+    say(corpus.describe(split))
     with Bar(f"preparing {corpus.name} {split}") as bar:
         encoded = encode_documents(corpus.documents(split), tokenizer, corpus.size(split), bar.show)
         write_shard(path, encoded, tokenizer, wanted)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hornbook.data.batches import NO_TARGET
-from hornbook.evaluation.score import exponential
+from hornbook.evaluation.score import exponential, require_causal
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizers import Tokenizer
 
@@ -37,6 +37,7 @@ def score_lines(
     model: LanguageModel, tokenizer: Tokenizer, lines: Iterable[str], cut: int = 128, batch: int = 64
 ) -> LineScore:
     """Score lines of text; those of fewer than two tokens have no target."""
+    require_causal(model)
     device = next(iter(model.state_dict().values())).device
     every = tokenizer.encode_batch(list(lines))
     cut = min(cut, model.config.context)
@@ -48,6 +49,6 @@ def score_lines(
         for i, ids in enumerate(some):
             table[i, : len(ids)] = ids
         tokens, targets = torch.from_numpy(table[:, :-1]), torch.from_numpy(table[:, 1:])
-        nats -= float(model.log_prob(tokens.clamp(min=0).to(device), targets.to(device)).double().sum())
+        nats -= float(model.log_prob(tokens.clamp(min=0).to(device), targets.to(device)).cpu().double().sum())
     whole = sum(map(len, every))
     return LineScore(nats, sum(len(ids) - 1 for ids in rows), whole - sum(len(ids[:cut]) for ids in every), whole)

@@ -20,7 +20,7 @@ def pseudo_perplexity(model: LanguageModel, shard: Shard, mask: int, sample: int
     """exp(mean nats) over `sample` tokens, spread evenly over the split, each hidden alone in its window."""
     device = next(model.parameters()).device
     windows = list(cut_windows(shard, model.config.context, model.config.context))
-    ends = np.cumsum([w.length for w in windows])
+    ends = np.cumsum([w.scored for w in windows])
     places = np.unique(np.linspace(0, ends[-1] - 1, min(sample, int(ends[-1]))).astype(int))
     model.eval()
     nats = 0.0
@@ -28,10 +28,10 @@ def pseudo_perplexity(model: LanguageModel, shard: Shard, mask: int, sample: int
         some = places[first : first + batch]
         which = np.searchsorted(ends, some, side="right")
         rows = [windows[i] for i in which]
-        tokens, goals = gather(shard, rows)
+        tokens, _ = gather(shard, rows)
         row = torch.arange(len(rows))
         at = torch.from_numpy(some - np.array([ends[i] - windows[i].length for i in which]))
-        real = (goals != NO_TARGET).long()
+        real = (torch.arange(tokens.shape[1]) < torch.tensor([w.length for w in rows])[:, None]).long()
         targets = torch.full_like(tokens, NO_TARGET)
         targets[row, at] = tokens[row, at]
         tokens[row, at] = mask

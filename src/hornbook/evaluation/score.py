@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.shards import Shard
+from hornbook.errors import UserError
 from hornbook.evaluation.compare import ratio_interval
 from hornbook.layers.model import LanguageModel
 
@@ -49,31 +50,45 @@ class Scores:
         """exp(nats / targets): only comparable between models with one tokeniser."""
         return exponential(self.nats.sum() / self.targets.sum())
 
-    def interval(self, numerator: str = "nats", denominator: str = "bytes", seed: int = 0) -> tuple[float, float]:
-        """The 95 % interval of a ratio of sums, by the bootstrap over documents."""
+    def interval(
+        self, numerator: str = "nats", denominator: str = "bytes", seed: int = 0
+    ) -> tuple[float, float] | None:
+        """The 95 % interval of a ratio of sums, by the bootstrap over documents; None for one document, or infinite."""
+        if len(self.nats) < 2 or not np.isfinite(self.nats).all():
+            return None
         return ratio_interval(getattr(self, numerator), getattr(self, denominator), seed)
 
     def summary(self) -> dict[str, Any]:
-        """All figures, plain, for tables and JSON."""
-        bits = None
-        if self.restorable:
-            bits = [x / math.log(2) for x in self.interval()]
+        """All figures, plain, for tables and JSON; None for one that is infinite or cannot be had."""
+        by_bytes, by_words = self.interval(), self.interval("nats", "words")
+        bits = [x / math.log(2) for x in by_bytes] if by_bytes and self.restorable else None
         return {
-            "bits_per_byte": self.bits_per_byte,
+            "bits_per_byte": finite(self.bits_per_byte),
             "bits_per_byte_interval": bits,
-            "word_perplexity": self.word_perplexity,
-            "word_perplexity_interval": [exponential(x) for x in self.interval("nats", "words")],
-            "token_perplexity": self.token_perplexity,
-            "nats": float(self.nats.sum()),
+            "word_perplexity": finite(self.word_perplexity),
+            "word_perplexity_interval": [exponential(x) for x in by_words] if by_words else None,
+            "token_perplexity": finite(self.token_perplexity),
+            "nats": finite(float(self.nats.sum())),
             "targets": int(self.targets.sum()),
             "bytes": int(self.bytes.sum()),
             "words": int(self.words.sum()),
             "documents": len(self.nats),
             "context": self.context,
             "stride": self.stride,
-            "document_nats": self.nats.tolist(),
+            "document_nats": [finite(x) for x in self.nats.tolist()],
             "document_bytes": self.bytes.tolist(),
         }
+
+
+def finite(figure: float | None) -> float | None:
+    """The figure, or None for what JSON cannot hold: a model without smoothing finds some texts impossible."""
+    return figure if figure is not None and math.isfinite(figure) else None
+
+
+def require_causal(model: LanguageModel) -> None:
+    """UserError for an encoder: it sees both sides of a token, so it gives no probability of a text."""
+    if not model.causal:
+        raise UserError(f"a {model.config.family} model sees both sides: it gives no probability of a text")
 
 
 def exponential(nats: float) -> float:
@@ -116,10 +131,19 @@ def score(
     limit: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scores:
-    """Score `model` on `shard`. The model is put into evaluation mode and left in the mode it came in."""
+    """Score `model` on `shard`. The model is put into evaluation mode and left in the mode it came in.
+
+    Raises UserError for an encoder, and for a stride beyond the context.
+    """
     device = next(iter(model.state_dict().values())).device
-    context = context or model.config.context
-    stride = stride or max(1, context // 2)
+    require_causal(model)
+    context = model.config.context if context is None else context
+    stride = max(1, context // 2) if stride is None else stride
+    if not 1 <= stride <= context or batch < 1 or limit < 0:
+        raise UserError(
+            f"stride {stride}, context {context}, batch {batch}, limit {limit}: a stride is 1 to the context, a batch "
+            "at least 1, a limit not negative"
+        )
     windows = sorted(cut_windows(shard, context, stride, limit), key=lambda w: -w.length)
     nats, targets = np.zeros(shard.documents), np.zeros(shard.documents, np.int64)
     was_training = model.training
@@ -127,7 +151,7 @@ def score(
     for first in range(0, len(windows), batch):
         rows = windows[first : first + batch]
         tokens, goals = gather(shard, rows)
-        found = -model.log_prob(tokens.to(device), goals.to(device)).double().sum(1).cpu().numpy()
+        found = -model.log_prob(tokens.to(device), goals.to(device)).cpu().double().sum(1).numpy()
         np.add.at(nats, [row.document for row in rows], found)
         np.add.at(targets, [row.document for row in rows], [row.scored for row in rows])
         progress(first + len(rows), len(windows))

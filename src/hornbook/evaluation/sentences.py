@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hornbook.errors import UserError
+from hornbook.evaluation.score import require_causal
 from hornbook.layers.model import LanguageModel
 
 
@@ -43,8 +44,7 @@ class Sentence:
 @torch.inference_mode()
 def score_sentence(model: LanguageModel, text: str) -> Sentence:
     """Score `text` as the beginning of a document: the separator stands before it and is not scored."""
-    if not model.causal:
-        raise UserError(f"a {model.config.family} model sees both sides: it gives no probability of a text")
+    require_causal(model)
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text)
     if not ids:
@@ -54,7 +54,7 @@ def score_sentence(model: LanguageModel, text: str) -> Sentence:
         raise UserError(f"the text has {len(ids)} tokens and the context {model.config.context}: shorten it")
     device = next(iter(model.state_dict().values())).device
     tokens = torch.tensor([opening + ids[:-1]], device=device)
-    found = model.log_prob(tokens, torch.tensor([ids], device=device))[0].double().tolist()
+    found = model.log_prob(tokens, torch.tensor([ids], device=device))[0].cpu().double().tolist()
     pieces = [tokenizer.piece(i) for i in ids]
     known = [piece for piece, i in zip(pieces, ids, strict=True) if i == tokenizer.unk]
     return Sentence(text, pieces, found, known)

@@ -31,6 +31,8 @@ def stream_tokens(
     """
     if not model.causal:
         raise UserError(f"a {model.config.family} model fills in gaps; it cannot continue a text")
+    if not prompt:
+        raise UserError("the prompt is empty, and this model has no token that opens a text")
     context, eos = model.config.context, model.config.eos
     if len(prompt) > context:
         raise UserError(f"the prompt has {len(prompt)} tokens and the context {context}: shorten the prompt")
@@ -41,7 +43,7 @@ def stream_tokens(
     forbidden = [i for i in (model.config.pad,) if i is not None]
     for _ in range(tokens):
         if len(ids) > context:
-            ids = unread = ids[-(context // 2) :]
+            ids = unread = ids[-max(1, context // 2) :]
             cache = model.make_cache(1, context) if cached else None
         read = torch.tensor([unread if cached else ids], device=device)
         logits = model.head(model.hidden(read, cache)[:, -1])

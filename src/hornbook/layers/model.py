@@ -40,7 +40,7 @@ class LanguageModel(nn.Module):
     """Of a model that was loaded from a folder."""
     causal = True
     """False for an encoder, which sees both sides and so has no next-token probability."""
-    compiles = True
+    gains_by_compiling = True
     """Whether torch.compile gains anything."""
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:

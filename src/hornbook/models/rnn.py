@@ -71,7 +71,7 @@ class RNN(LanguageModel):
     """Embedding, recurrent layers, head."""
 
     config: RNNConfig
-    compiles = False
+    gains_by_compiling = False
 
     def __init__(self, config: RNNConfig) -> None:
         super().__init__()

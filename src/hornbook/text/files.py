@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -75,10 +76,16 @@ def decode(data: bytes, name: str) -> str:
         raise UserError(f"{name} is not UTF-8: {where}. Convert it first, as with iconv -t utf-8.") from None
 
 
+@functools.cache
+def standard_input() -> bytes:
+    """All of standard input. It can be read only once, but several commands open their corpus several times."""
+    return sys.stdin.buffer.read()
+
+
 def open_bytes(path: str) -> IO[bytes]:
     """A file's decompressed bytes."""
     if path == "-":
-        return io.BytesIO(sys.stdin.buffer.read())
+        return io.BytesIO(standard_input())
     try:
         if path.endswith(".gz"):
             return cast(IO[bytes], gzip.open(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -90,7 +91,8 @@ def _named(file: str, root: str) -> str | None:
     """The split that a file's own name or its folder's name, just below the root, states."""
     folder = Path(root).expanduser()
     parts = Path(file).relative_to(folder).parts if folder.is_dir() else ()
-    return NAMED.get(parts[0].split(".")[0].lower()) if parts else None
+    words = re.split(r"[.\-_]", parts[0].lower()) if parts else []  # wiki.train.tokens, train-00000-of-00001.parquet
+    return next((NAMED[word] for word in words if word in NAMED), None)
 
 
 def _read_all(files: list[str], column: str) -> Iterator[str]:

@@ -10,9 +10,6 @@ from hornbook.text.home import home
 from hornbook.text.tokenizer_training import KINDS, train_tokenizer
 from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 
-BPE_VOCAB = 4096
-"""Small, because so are the corpora that fit a laptop: each entry must be seen often enough to be learnt."""
-
 
 def obtain_tokenizer(name: str, corpus: Corpus, vocab: int | None) -> Tokenizer:
     """Load the tokeniser at a path, or have one of a kind, trained on the corpus's training split."""
@@ -20,7 +17,6 @@ def obtain_tokenizer(name: str, corpus: Corpus, vocab: int | None) -> Tokenizer:
         if not Path(name).exists():
             raise UserError(f"no tokeniser '{name}': give a folder, a tokenizer.json, or one of {', '.join(KINDS)}")
         return load_tokenizer(name)
-    vocab = BPE_VOCAB if name == "bpe" and vocab is None else vocab
     folder = home() / "tokenizers" / f"{corpus.measure('train').fingerprint[:16]}-{name}-{vocab}"
     if not (folder / "tokenizer.json").exists():
         train_tokenizer(name, corpus.documents("train"), vocab).save(folder)

@@ -20,6 +20,8 @@ from hornbook.text.byte_alphabet import CHAR_OF
 from hornbook.text.tokenizer_files import Specials
 from hornbook.text.tokenizers import Tokenizer
 
+BPE_VOCAB = 4096
+"""Small, because so are the corpora that fit a laptop: each entry must be seen often enough to be learnt."""
 END, PAD, UNK, MASK = "<|endoftext|>", "<|pad|>", "<|unk|>", "<|mask|>"
 WORD = r" ?\S+| ?\n|\s"  # a word with the one space before it: joined again, words give back the text
 
@@ -28,7 +30,7 @@ def train_tokenizer(kind: str, documents: Iterable[str], vocab: int | None = Non
     """A tokeniser learned from documents; the same documents in the same order always give the same one.
 
     kind: `bpe` (byte-level, GPT-2's pre-tokenisation; restores every text), `word`, `char`, `bytes` (needs no
-    training). vocab: number of ids, special tokens included. None: 8,192 for bpe, else all that occur. flags, for
+    training). vocab: number of ids, special tokens included. None: 4,096 for bpe, else all that occur. flags, for
     `word` only (see `word_level`): nfd, lower, strip_accents, digits, split, template. Raises UserError for more
     vocabulary than the documents support (says how much they do), and for an unknown kind or flag.
     """
@@ -41,7 +43,7 @@ def train_tokenizer(kind: str, documents: Iterable[str], vocab: int | None = Non
 
 def byte_pairs(documents: Iterable[str], vocab: int | None) -> Tokenizer:
     """Byte-level BPE (Sennrich et al. 2016, over bytes as in GPT-2). Pairs seen only once are not merged."""
-    vocab = 8192 if vocab is None else vocab
+    vocab = BPE_VOCAB if vocab is None else vocab
     specials = [END, PAD, MASK]
     if vocab < 256 + len(specials):
         raise UserError(

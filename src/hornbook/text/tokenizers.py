@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +140,9 @@ class Tokenizer:
         whatever model's config.json lies beside them. `context` becomes model_max_length."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.core.save(str(folder / "tokenizer.json"))
+        aside = folder / ".tokenizer.json.part"  # written whole or not at all: its presence is taken as such
+        aside.write_text(self.core.to_str(pretty=True), encoding="utf-8")
+        os.replace(aside, folder / "tokenizer.json")
         config = {key: value for key, value in self.config.items() if key not in OURS}
         # Without its class named, transformers builds the class of the model's family, which drops what it does not
         # expect.

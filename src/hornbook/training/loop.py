@@ -66,7 +66,7 @@ def fit(
     progress = share_done(state, steps, settings.minutes)
     evaluations = usual_evaluations(settings.minutes)
     with deferred_interrupts() as asked:
-        while progress < 1 or state.step == 0:
+        while state.step == 0 or (progress < 1 and not tired(state, settings.patience)):
             first = state.step * settings.accumulate
             group = [batch(first + i).to(parameters[0].device) for i in range(settings.accumulate)]
             targets = sum(int((b.targets != NO_TARGET).sum()) for b in group)
@@ -86,9 +86,6 @@ def fit(
             state.seconds = time.monotonic() - began
             before, progress = progress, share_done(state, steps, settings.minutes)
             watch.step(state, loss, progress)
-            if asked():
-                watch.save(state, False)
-                raise Interrupted
             if settings.eval_every:
                 due = state.step % settings.eval_every == 0
             else:
@@ -99,8 +96,15 @@ def fit(
                 state.best, state.worse = (value, 0) if better else (state.best, state.worse + 1)
                 state.seconds = time.monotonic() - began
                 watch.save(state, better)
-                if settings.patience and state.worse >= settings.patience:
-                    return
+            if asked() and progress < 1:
+                if not due:
+                    watch.save(state, False)
+                raise Interrupted
+
+
+def tired(state: State, patience: int) -> bool:
+    """Whether so many evaluations have passed without a better one that the run ends early."""
+    return patience > 0 and state.worse >= patience
 
 
 def usual_evaluations(minutes: float | None) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
-from hornbook import machine, models
-from hornbook.config import MODEL_FIELDS, ModelConfig, Train
+from hornbook import models
+from hornbook.config import MODEL_FIELDS, ModelConfig, Train, TransformerConfig
 from hornbook.data.batches import Batch, Batches
 from hornbook.data.masking import mask_token, mask_tokens
 from hornbook.data.shards import Shard
@@ -25,14 +24,24 @@ def resolve_config(settings: Train, tokenizer: Tokenizer) -> ModelConfig:
     """The named size with the settings' changes and the tokeniser's vocabulary."""
     base = models.find_size(settings.model)
     changes = {name: value for name in MODEL_FIELDS if (value := getattr(settings, name)) is not None}
-    known = {field.name for field in dataclasses.fields(base)}
+    known = set(models.family(base.family).CONFIG.values())
     if foreign := sorted(set(changes) - known):
         raise UserError(f"{settings.model} has no {', '.join('--' + name for name in foreign)}")
-    ends = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
-    config = base.replace(**changes, vocab=tokenizer.vocab, **ends)
-    if getattr(config, "dim", 0) % getattr(config, "heads", 1):
-        raise UserError(f"--dim {config.dim} cannot be divided among {config.heads} heads")  # type: ignore[attr-defined]
+    separator = tokenizer.eos  # opens documents as well as it closes them here, whatever the tokeniser calls its bos
+    config = base.replace(**changes, vocab=tokenizer.vocab, bos=separator, eos=separator, pad=tokenizer.pad)
+    if isinstance(config, TransformerConfig):
+        check_heads(config.resolved())
     return config
+
+
+def check_heads(config: TransformerConfig) -> None:
+    """UserErrors for heads that the width cannot be divided among, or that cannot share keys and values."""
+    if config.dim % config.heads:
+        raise UserError(f"--dim {config.dim} cannot be divided among {config.heads} heads")
+    if config.heads % config.kv_heads:
+        raise UserError(f"{config.heads} heads cannot share {config.kv_heads} --kv-heads")
+    if config.positions == "rotary" and config.head_dim % 2:
+        raise UserError(f"rotary positions turn pairs of channels: a head of {config.head_dim} has an odd one")
 
 
 def make_batches(settings: Train, model: LanguageModel, shard: Shard) -> tuple[Batches, Callable[[int], Batch]]:
@@ -45,9 +54,8 @@ def make_batches(settings: Train, model: LanguageModel, shard: Shard) -> tuple[B
 
 
 def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Makes the context of a forward pass: bfloat16 autocast where asked for, or where it pays here."""
-    bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and machine.bf16_pays(device.type))
-    return partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
+    """Makes the context of a forward pass: bfloat16 autocast, or none."""
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def choose_kernels(model: LanguageModel, device: torch.device, context: int) -> None:

@@ -13,7 +13,9 @@ from hornbook import machine, models
 from hornbook.checkpoint import Run, read_json, write_json
 from hornbook.config import Train
 from hornbook.data.shards import Shard, open_split
+from hornbook.errors import UserError
 from hornbook.evaluation.score import score
+from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, say
 from hornbook.text.corpora import open_corpus
@@ -32,22 +34,19 @@ def train(settings: Train) -> dict[str, Any]:
     tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
     shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
     config = resolve_config(settings, tokenizer)
-    run = Run(settings.out)
-    facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
-    carried_on = run.begin(dataclasses.asdict(settings) | facts, changeable=("out",))
-    if (run.folder / "summary.json").exists():
-        say(f"{run.folder} is finished")
-        return read_json(run.folder / "summary.json")
     torch.manual_seed(settings.seed)
     model = models.build(config)
     model.tokenizer = tokenizer
+    check_prompt(model, settings.prompt)
+    run = Run(settings.out)
+    session = None if hasattr(model, "fit") else Session(settings, model, shards, run)
+    facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
+    run.begin(dataclasses.asdict(settings) | facts, changeable=("out",))
+    if (run.folder / "summary.json").exists():
+        say(f"{run.folder} is finished")
+        return read_json(run.folder / "summary.json")
     with Bar(settings.model) as bar:
-        if not carried_on:
-            bar.say(corpus.describe("train", "validation"))
-        if hasattr(model, "fit"):
-            summary = count(settings, model, shards, run, bar)
-        else:
-            summary = Session(settings, model, shards, run, bar).learn()
+        summary = count(settings, model, shards, run, bar) if session is None else session.learn(bar)
     summary |= {"model": settings.model, "family": config.family, "data": corpus.name}
     summary["parameters"] = model.parameter_count()
     write_json(run.folder / "summary.json", summary)
@@ -55,20 +54,32 @@ def train(settings: Train) -> dict[str, Any]:
 
 
 def resolve(settings: Train) -> Train:
-    """Fill in what was left open: the folder, the optimiser and its rate, the length, the device."""
+    """Fill in what was left open: the folder, the optimiser and its rate, the length, the device, the precision."""
     if settings.steps is None and settings.epochs is None and settings.minutes is None:
         settings = dataclasses.replace(settings, epochs=1.0)
     data = "stdin" if settings.data == "-" else Path(settings.data).stem
     recipe = getattr(models.family(models.find_size(settings.model).family), "RECIPE", {})  # counted rungs have none
     optimizer = settings.optimizer or recipe.get("optimizer", "adamw")
     rate = recipe["lr"] if optimizer == recipe.get("optimizer") else DEFAULT_RATES[optimizer]
+    out = settings.out or f"runs/{settings.model}-{data}"
+    device = machine.check_device(settings.device or str(machine.pick_device()))
+    precision: Any = settings.precision
+    if precision == "auto":  # measured once for a run
+        precision = Run(out).settings().get("precision") or ("bfloat16" if machine.bf16_pays(device) else "float32")
     return dataclasses.replace(
         settings,
-        out=settings.out or f"runs/{settings.model}-{data}",
+        out=out,
         optimizer=optimizer,
         lr=rate if settings.lr is None else settings.lr,
-        device=machine.check_device(settings.device or str(machine.pick_device())),
+        device=device,
+        precision=precision,
     )
+
+
+def check_prompt(model: LanguageModel, prompt: str) -> None:
+    """A UserError, before any work, for samples that could not be drawn."""
+    if model.causal and len(prompt_ids(model, prompt)) > model.config.context:
+        raise UserError(f"--prompt {prompt!r} does not fit into a context of {model.config.context} tokens")
 
 
 def count(settings: Train, model: LanguageModel, shards: dict[str, Shard], run: Run, bar: Bar) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batches
 from hornbook.data.masking import mask_token, mask_tokens
 from hornbook.data.shards import Shard
+from hornbook.errors import UserError
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import score
 from hornbook.layers.model import LanguageModel
@@ -32,11 +33,11 @@ QUICK = 20_000
 class Session:
     """Holds what the loop's callbacks share. `settings` are resolved; `model` has its tokeniser."""
 
-    def __init__(self, settings: Train, model: LanguageModel, shards: dict[str, Shard], run: Run, bar: Bar) -> None:
+    def __init__(self, settings: Train, model: LanguageModel, shards: dict[str, Shard], run: Run) -> None:
         assert settings.lr is not None
         assert settings.optimizer is not None
         self.began = time.monotonic()
-        self.settings, self.model, self.validation, self.run, self.bar = settings, model, shards["validation"], run, bar
+        self.settings, self.model, self.validation, self.run = settings, model, shards["validation"], run
         self.device = torch.device(settings.device or "cpu")
         machine.keep_freed_memory()
         model.to(self.device)
@@ -49,11 +50,12 @@ class Session:
         self.autocast = precision(settings, self.device)
         self.state = State()
 
-    def learn(self) -> dict[str, Any]:
+    def learn(self, bar: Bar) -> dict[str, Any]:
         """Train to the end, or on to it; returns the summary of the best checkpoint. Raises as `loop.fit` does."""
+        self.bar = bar
         self.resume()
         objective: torch.nn.Module = Objective(self.model).train()
-        if self.compiles():
+        if self.pays_to_compile():
             objective = torch.compile(objective)  # type: ignore[assignment]
         self.state.seconds += time.monotonic() - self.began
         watch = Watch(self.after_step, self.evaluate, self.save)
@@ -65,12 +67,14 @@ class Session:
         """Take weights, optimiser, random state and place from the last checkpoint, where there is one."""
         saved = self.run.restore(self.model)
         if saved is None:
-            return
+            return self.run.cut_log(lambda line: False)  # of a run that ended before its first checkpoint
         tensors, facts = saved
         self.state = State(**facts)
         prefix = "optimizer."
         self.optimizers.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         torch.set_rng_state(tensors["rng"])
+        if "rng_cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng_cuda"], self.device)
         self.run.cut_log(lambda line: line["step"] <= self.state.step)
         self.bar.say(f"carrying on at step {self.state.step}")
 
@@ -83,11 +87,16 @@ class Session:
         """Measure on part of the validation split, and let the model speak; returns the loss to keep low."""
         with self.autocast():
             figures = self.causal_figures() if self.model.causal else self.masked_figures()
+        value = next(iter(figures.values()))
+        if not math.isfinite(value):
+            raise UserError(
+                f"the validation loss became {value} at step {state.step}. Try a lower --lr or more --warmup"
+            )
         sample = speak(self.model, self.settings) if self.model.causal else None
         self.run.log(step=state.step, seconds=state.seconds, sample=sample, **figures)
         told = "  ".join(f"{name.replace('_', ' ')} {number:.3f}" for name, number in figures.items())
         self.bar.say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
-        return next(iter(figures.values()))
+        return value
 
     def causal_figures(self) -> dict[str, float]:
         scores = score(self.model, self.validation, stride=self.model.config.context, limit=QUICK)
@@ -108,22 +117,24 @@ class Session:
                 nats -= float(model.log_prob(b.tokens, b.targets, segments=b.segments).sum())
                 targets += int((b.targets != NO_TARGET).sum())
         model.train()
-        return {"validation_masked_loss": nats / targets}
+        return {"validation_masked_loss": nats / max(targets, 1)}
 
     def save(self, state: State, best: bool) -> None:
         tensors = {f"optimizer.{name}": tensor for name, tensor in self.optimizers.tensors().items()}
         tensors["rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
         self.run.save(state.step, self.model, self.model.tokenizer, tensors, dataclasses.asdict(state), best)
 
-    def compiles(self) -> bool:
-        """Whether to compile: it costs about a minute, so only a run of several minutes gains by it.
+    def pays_to_compile(self) -> bool:
+        """Whether to compile: it costs half a minute or more, so only a run of several minutes gains by it.
 
         The length of a run in steps is judged by its operations, at 200 GFLOP/s, so that the answer is always the same.
         """
         s, context = self.settings, self.model.config.context
         flops = (self.steps or 0) * s.batch * s.accumulate * context * self.model.flops_per_token(context)
         seconds = 60 * s.minutes if s.minutes else flops / 2e11
-        wanted = s.compile == "yes" or (s.compile == "auto" and seconds > 240 and self.model.compiles)
+        wanted = s.compile == "yes" or (s.compile == "auto" and seconds > 240 and self.model.gains_by_compiling)
         if wanted and not machine.can_compile():
             say("no C++ compiler here: running without torch.compile, about a quarter slower")
             return False
