@@ -1,6 +1,7 @@
 #!/bin/sh
 # The tutorial's small GPT-2 and its settings: 4 layers of 768, 4 heads, context 128, 5e-5, 500 steps of warm-up.
 # The tutorial never prints its perplexity. Many hours on 2 cores: meant for a GPU.
+# TOKENIZER is a folder with GPT-2's encoder.json and vocab.bpe, or any tokenizer.json.
 set -e
 DATA=${DATA:-wikitext-2}
 OUT=${OUT:-runs/gpt2-tutorial}

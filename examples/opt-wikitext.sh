@@ -1,6 +1,7 @@
 #!/bin/sh
 # The tutorial's OPT and its settings: 6 layers of 512, 8 heads, context 128, batches of 16, Adam at 1e-4, 3 epochs;
 # with the causal mask, shifted targets and the schedule that it lacks.
+# TOKENIZER is a folder with GPT-2's encoder.json and vocab.bpe, or any tokenizer.json.
 set -e
 DATA=${DATA:-wikitext-2}
 OUT=${OUT:-runs/opt-tutorial}
