@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hornbook.config import Evaluate, Generate, Ladder, Tokenize, Train
 
@@ -101,17 +102,22 @@ def tutorial(settings: Evaluate) -> None:
 
         train_lines = (line for document in corpus.documents("train") for line in document.splitlines())
         found = tutorial_bigram(train_lines, lines)
+        if settings.json:
+            print(json.dumps({"perplexity": found.tutorial_perplexity, "honest_perplexity": found.honest_perplexity}))
+            return
         print(explain(found))
         for text in settings.text:
-            print(
-                f"{text!r}: log-probability {found.sentence_log_prob(text):.4f} nats over {len(text.split()) - 1} pairs"
-            )
+            pairs = found.sentence_pairs(text)
+            print(f"{text!r}: log-probability {found.sentence_log_prob(text):.4f} nats over {len(pairs)} pairs")
         return
     from hornbook.checkpoint import load
     from hornbook.evaluation.lines import score_lines
 
     model = load(settings.run, settings.device)
     score = score_lines(model, model.tokenizer, lines)
+    if settings.json:
+        print(json.dumps({"perplexity": score.perplexity, "targets": score.targets}))
+        return
     print(
         f"perplexity {score.perplexity:,.2f} by the tutorials' protocol: {corpus.name} {settings.split}, each line by "
         f"itself and cut at 128 tokens, {score.targets:,} targets.\n"
@@ -121,17 +127,21 @@ def tutorial(settings: Evaluate) -> None:
 
 
 def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
-    """Each sentence's probability, and the surprise of every token in it."""
+    """The sentences side by side: the probability of each, and the surprise of every token in it."""
     if as_json:
         rows = [{"text": s.text, "log_prob": s.log_prob, "pieces": s.pieces, "bits": s.bits} for s in sentences]
         print(json.dumps(rows))
         return
+    table = Table(box=None, pad_edge=False, padding=(0, 4, 0, 0))
+    columns = []
     for s in sentences:
-        console.print(f"{s.text!r}: probability {s.probability}, log-probability {s.log_prob:.4f} nats")
-        for piece, bits in zip(s.pieces, s.bits, strict=True):
-            console.print(f"  {bits:7.2f} bits  {piece!r}")
-        if s.unknown:
-            console.print(f"  unknown to the tokeniser: {', '.join(map(repr, s.unknown))}")
+        table.add_column(Text(repr(s.text)))
+        tokens = [f"{bits:7.2f} bits  {piece!r}" for piece, bits in zip(s.pieces, s.bits, strict=True)]
+        unknown = [f"unknown to the tokeniser: {', '.join(map(repr, s.unknown))}"] if s.unknown else []
+        columns.append([f"probability {s.probability}", f"log-probability {s.log_prob:.4f} nats", *tokens, *unknown])
+    for row in itertools.zip_longest(*columns, fillvalue=""):
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def generate(settings: Generate) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hornbook.data.batches import NO_TARGET
+from hornbook.errors import UserError
 from hornbook.evaluation.score import exponential, require_causal
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizers import Tokenizer
@@ -42,6 +43,8 @@ def score_lines(
     every = tokenizer.encode_batch(list(lines))
     cut = min(cut, model.config.context)
     rows = sorted((ids[:cut] for ids in every if len(ids) > 1), key=len)
+    if not rows:
+        raise UserError("no line has two tokens: there is nothing to measure")
     nats = 0.0
     for first in range(0, len(rows), batch):
         some = rows[first : first + batch]
