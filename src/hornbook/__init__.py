@@ -37,15 +37,19 @@ def train(model: str, **fields: Any) -> dict[str, Any]:
 
 
 def evaluate(run: str, data: str = "python-docs", **fields: Any) -> Scores:
-    """Score a run on a split of a corpus (fields of `config.Evaluate`)."""
+    """Score a run on a split of a corpus (fields of `config.Evaluate`; sentences: `evaluation.sentences`)."""
     from hornbook.config import Evaluate
+    from hornbook.errors import UserError
     from hornbook.evaluation.measure import measure
 
-    return measure(Evaluate(run, data, **fields))
+    settings = Evaluate(run, data, **fields)
+    if settings.text or settings.protocol != "honest":
+        raise UserError("evaluate scores a corpus; for sentences there is evaluation.sentences.score_sentence")
+    return measure(settings)
 
 
 def generate(run: str, prompt: str, **fields: Any) -> str:
-    """What a run writes after `prompt` (fields of `config.Generate`), without the prompt."""
+    """What a run writes after `prompt` (fields of `config.Generate`), without the prompt; one sample a call."""
     from hornbook.checkpoint import load
     from hornbook.config import Generate
     from hornbook.generation.stream import continuation
