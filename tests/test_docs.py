@@ -55,8 +55,9 @@ def test_the_tutorial_protocol_runs(workplace: Path) -> None:
 
 
 def test_every_rung_and_corpus_that_the_readme_names_exists() -> None:
-    table = README.split("| rung |")[1].split("\n\n")[0]
+    table = README.split("| rung | what it is |")[1].split("\n\n")[0]
     named = {name for name in re.findall(r"`([\w.-]+)`", table) if name != "..."}
+    assert len(named) > 10
     assert named <= set(models.sizes())
     corpora = re.findall(r"`([\w-]+)`", README.split("a corpus by name (")[1].split(")")[0])
     assert sorted(corpora) == sorted(corpus_names())
