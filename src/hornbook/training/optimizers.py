@@ -22,7 +22,10 @@ def adamw(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list
 def adafactor(
     matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any
 ) -> list[Any]:
-    """Shazeer and Stern 2018, without relative steps; the tutorials' choice."""
+    """Shazeer and Stern 2018, as torch has it: the rate is scaled by each tensor's own size (their section 8).
+
+    The tutorials use Hugging Face's Adafactor, whose rate is absolute: the same number moves the weights less here.
+    """
     groups: Groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.Adafactor(groups, lr=o["lr"], weight_decay=o["decay"])]
 
