@@ -20,8 +20,9 @@ from hornbook.errors import UserError
 from hornbook.models import family, find_size
 from hornbook.progress import duration, say
 from hornbook.report.page import Rung, write_report
-from hornbook.text.corpora import open_corpus
+from hornbook.text.corpora import Corpus, open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
+from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.prepare import resolve_config
 from hornbook.training.pretrain import resolve, train
 
@@ -39,8 +40,10 @@ def climb(settings: Ladder) -> list[Rung]:
     folder = folder_of(settings)
     for name in settings.rungs:
         find_size(name)  # a wrong name is told before any work
-    told = facts(settings)
-    check_rungs(settings, folder)
+    corpus = open_corpus(settings.data, settings.column)
+    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
+    told = facts(settings, corpus, tokenizer)
+    check_rungs(settings, folder, tokenizer)
     claim(folder, settings)
     say(estimate(settings))
     rungs = []
@@ -66,9 +69,8 @@ def claim(folder: Path, settings: Ladder) -> None:
     write_json(path, wanted)
 
 
-def check_rungs(settings: Ladder, folder: Path) -> None:
+def check_rungs(settings: Ladder, folder: Path, tokenizer: Tokenizer) -> None:
     """What would stop a rung is told before the first one starts."""
-    tokenizer = obtain_tokenizer(settings.tokenizer, open_corpus(settings.data, settings.column), settings.vocab)
     for name in settings.rungs:
         config = resolve_config(resolve(settings_of_rung(settings, name, folder)), tokenizer)
         if not family(config.family).Model.causal:
@@ -111,10 +113,8 @@ def estimate(settings: Ladder) -> str:
     return f"{len(settings.rungs)} rungs on {settings.data}: about {duration(seconds)} on {here}"
 
 
-def facts(settings: Ladder) -> dict[str, Any]:
+def facts(settings: Ladder, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
     """What one must know to repeat the ladder."""
-    corpus = open_corpus(settings.data, settings.column)
-    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
     return {
         "title": f"The ladder on {corpus.name}",
         "command": spelled(settings),

@@ -1,4 +1,4 @@
-"""What a Transformer remembers of the tokens it has read."""
+"""What models remember of the tokens they have read: keys and values, or the tokens themselves."""
 
 from __future__ import annotations
 
@@ -55,3 +55,37 @@ class KeyValueCache:
     @property
     def bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
+
+
+class TokenCache:
+    """The tokens read so far."""
+
+    def __init__(self, batch: int, length: int, device: torch.device) -> None:
+        self.tokens = torch.zeros(batch, length, dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def last(self, count: int) -> Tensor:
+        """(B, count): the latest tokens of each row, -1 where it has fewer."""
+        places = self.lengths[:, None] - count + torch.arange(count, device=self.tokens.device)
+        if not self.tokens.shape[1]:
+            return torch.full_like(places, -1)
+        return torch.where(places >= 0, self.tokens.gather(1, places.clamp(min=0)), -1)
+
+    def append(self, rows: Tensor, lengths: Tensor) -> None:
+        """Note the first lengths[b] of rows (B,T) as read."""
+        step = torch.arange(rows.shape[1], device=rows.device)
+        real = step < lengths[:, None]
+        if bool((self.lengths + lengths > self.tokens.shape[1]).any()):
+            raise UserError(f"the cache holds {self.tokens.shape[1]} tokens and was given more: make a longer one")
+        self.tokens[torch.nonzero(real)[:, 0], (self.lengths[:, None] + step)[real]] = rows[real]
+        self.lengths = self.lengths + lengths
+
+    def select(self, rows: Tensor) -> None:
+        self.tokens, self.lengths = self.tokens[rows], self.lengths[rows]
+
+    def rewind(self, lengths: Tensor) -> None:
+        self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths))
+
+    @property
+    def bytes(self) -> int:
+        return self.tokens.nbytes

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hornbook.config import ModelConfig
-from hornbook.errors import UserError
+from hornbook.layers.cache import TokenCache
 from hornbook.layers.initialise import initialise
 from hornbook.layers.model import Cache, LanguageModel
 
@@ -34,37 +34,26 @@ class RNNConfig(ModelConfig):
     dropout: float = 0.0
 
 
-class RecurrentCache:
+class RecurrentCache(TokenCache):
     """The state after the tokens read so far, and those tokens, from which an earlier state can be had again."""
 
     def __init__(self, batch: int, length: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(batch, length, dtype=torch.int64, device=device)
-        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+        super().__init__(batch, length, device)
         self.state: tuple[Tensor, ...] | None = None
         """Each (L,B,D); None before the first token, and after `rewind` until it is computed anew."""
 
-    def append(self, rows: Tensor, lengths: Tensor) -> None:
-        """Note the first lengths[b] of rows (B,T) as read."""
-        step = torch.arange(rows.shape[1], device=rows.device)
-        real = step < lengths[:, None]
-        places = (self.lengths[:, None] + step)[real]
-        if len(places) and int(places.max()) >= self.tokens.shape[1]:
-            raise UserError(f"the cache holds {self.tokens.shape[1]} tokens and was given more: make a longer one")
-        self.tokens[torch.nonzero(real)[:, 0], places] = rows[real]
-        self.lengths = self.lengths + lengths
-
     def select(self, rows: Tensor) -> None:
-        self.tokens, self.lengths = self.tokens[rows], self.lengths[rows]
+        super().select(rows)
         if self.state is not None:
             self.state = tuple(part[:, rows] for part in self.state)
 
     def rewind(self, lengths: Tensor) -> None:
-        self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths))
+        super().rewind(lengths)
         self.state = None
 
     @property
     def bytes(self) -> int:
-        return self.tokens.nbytes + sum(part.nbytes for part in self.state or ())
+        return super().bytes + sum(part.nbytes for part in self.state or ())
 
 
 class RNN(LanguageModel):
