@@ -39,7 +39,7 @@ def tiny_model(family: str, seed: int = 0, **changes: object) -> LanguageModel:
     """A tiny model of the family in evaluation mode, with weights large enough to matter; a counted one is fitted."""
     torch.manual_seed(seed)
     model = models.build(tiny_config(family, **changes))
-    if hasattr(model, "fit"):
+    if model.counted:
         model.fit(stream())
     with torch.no_grad():
         for parameter in model.parameters():

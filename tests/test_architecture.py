@@ -12,7 +12,7 @@ import hornbook
 ROOT = Path(hornbook.__file__).parent
 
 ORDER = [
-    {"config", "errors", "progress", "machine"},
+    {"atomic", "config", "errors", "progress", "machine"},
     {"text"},
     {"data"},
     {"layers"},

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hornbook.errors import UserError
+from hornbook.progress import Bar
 from hornbook.text import hub, wikitext
 from hornbook.text.corpora import open_corpus, tinyshakespeare
 from hornbook.text.downloads import download
@@ -79,10 +80,11 @@ def left_behind(home: Path) -> list[str]:
     return [path.name for path in home.rglob("*") if path.is_file() and path.name.startswith(".")]
 
 
-def test_wikitext_comes_from_the_hub_once_and_is_then_read_without_it(fakes):
+def test_wikitext_comes_from_the_hub_once_and_is_then_read_without_it(fakes, monkeypatch):
     fakes[0].add_wikitext("train", LINES[:4], LINES[4:])
-    seen: list[tuple[int, int | None]] = []
-    corpus = open_corpus("wikitext-103", progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[float, float]] = []
+    monkeypatch.setattr(Bar, "show", lambda bar, done, total, note="": seen.append((done, total)))
+    corpus = open_corpus("wikitext-103")
     expected = [" \n = First = \n \n Some words . \n", " \n = Second = \n \n More words . \n"]
     assert list(corpus.documents("train")) == expected
     assert seen

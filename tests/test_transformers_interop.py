@@ -29,9 +29,9 @@ interop = importlib.import_module("hornbook.formats.transformers")
 TEXT = "the cat sat on the mat, the dog on the log.\nA naïve café: 1,234 mice 🐭 — and   spaces\n"
 SPECIAL = "a text may say <|endoftext|> and <|pad|>, <s> or [MASK]"
 OURS = [name for name in models.families() if models.family(name).HF["model_type"].startswith(interop.OURS)]
-NEURAL = [name for name in OURS if not hasattr(models.family(name).Model, "fit")]
+NEURAL = [name for name in OURS if not models.family(name).Model.counted]
 CAUSAL = [name for name in models.families() if models.family(name).Model.causal]
-LEARNING = [name for name in CAUSAL if not hasattr(models.family(name).Model, "fit")]
+LEARNING = [name for name in CAUSAL if not models.family(name).Model.counted]
 SIZE = {"dim": 16, "layers": 2, "heads": 2, "kv_heads": 2, "mlp": 32, "context": 24, "order": 3}
 
 
@@ -50,7 +50,7 @@ def build(family: str, tokenizer: Tokenizer, **changes: Any) -> LanguageModel:
     """A model whose logits differ from token to token."""
     torch.manual_seed(0)
     model = models.build(config_of(family, tokenizer, **changes)).eval()
-    if hasattr(model, "fit"):
+    if model.counted:
         model.fit(np.array([tokenizer.bos, *tokenizer.encode(TEXT * 3 + SPECIAL)]))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

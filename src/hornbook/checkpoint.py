@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hornbook import machine, models
+from hornbook.atomic import written_aside
 from hornbook.errors import UserError
 from hornbook.formats.huggingface import export_weights, from_hf_config, import_weights, to_hf_config
 from hornbook.layers.model import LanguageModel
@@ -83,8 +84,8 @@ class Run:
         """The settings of the run that is here; empty where there is none, or none that came to a checkpoint."""
         return read_json(self.folder / "train.json") if (self.folder / "last").exists() else {}
 
-    def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> bool:
-        """Claim the folder for `settings`; True where a run of the same settings is there to be carried on.
+    def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> None:
+        """Claim the folder for `settings`, or find a run of the same settings there to carry on.
 
         Raises UserError where it holds a run of other settings, or something that is no run.
         """
@@ -94,7 +95,7 @@ class Run:
             if differ:
                 what = ", ".join(f"{k} was {old.get(k)!r} and is now {settings[k]!r}" for k in differ[:3])
                 raise UserError(f"{self.folder} holds a run of other settings ({what}): choose another --out")
-            return True
+            return
         if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir()) and not path.exists()):
             raise UserError(f"{self.folder} exists and is not a run: choose another --out")
         try:
@@ -103,7 +104,6 @@ class Run:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
-        return False
 
     def save(
         self,
@@ -183,9 +183,8 @@ class Run:
     def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the lines of metrics.jsonl that `keep` refuses: what was measured after the checkpoint resumed from."""
         lines = [line for line in read_log(self.folder) if keep(line)]
-        aside = self.metrics.with_suffix(".part")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(aside, self.metrics)
+        with written_aside(self.metrics) as aside:
+            aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
@@ -209,13 +208,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    aside = path.with_suffix(path.suffix + ".part")
-    try:
+    """Write one JSON file, whole or not at all."""
+    with written_aside(path) as aside:
         aside.write_text(json.dumps(value, indent=2) + "\n")
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def sync(folder: Path) -> None:

@@ -66,11 +66,10 @@ def evaluate(settings: Evaluate) -> None:
     """`hornbook evaluate`."""
     if settings.protocol == "tutorial":
         return tutorial(settings)
-    from hornbook.checkpoint import load
     from hornbook.evaluation.measure import measure, measure_encoder
     from hornbook.evaluation.sentences import score_sentence
 
-    model = load(settings.run, settings.device)
+    model = opened(settings)
     if settings.text:
         return print_sentences([score_sentence(model, text) for text in settings.text], settings.json)
     if not model.causal:
@@ -110,10 +109,9 @@ def tutorial(settings: Evaluate) -> None:
             pairs = found.sentence_pairs(text)
             print(f"{text!r}: log-probability {found.sentence_log_prob(text):.4f} nats over {len(pairs)} pairs")
         return
-    from hornbook.checkpoint import load
     from hornbook.evaluation.lines import score_lines
 
-    model = load(settings.run, settings.device)
+    model = opened(settings)
     score = score_lines(model, model.tokenizer, lines)
     if settings.json:
         print(json.dumps({"perplexity": score.perplexity, "targets": score.targets}))
@@ -146,10 +144,9 @@ def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
 
 def generate(settings: Generate) -> None:
     """`hornbook generate`."""
-    from hornbook.checkpoint import load
     from hornbook.generation.stream import continuation, prompt_ids
 
-    model = load(settings.run, settings.device)
+    model = opened(settings)
     prompt = typed_in() if settings.prompt == "-" else settings.prompt
     if note := unfamiliar(model, prompt_ids(model, prompt)):
         print(f"hornbook: {note}", file=sys.stderr)
@@ -158,6 +155,14 @@ def generate(settings: Generate) -> None:
         for piece in itertools.chain([prompt], pieces):
             print(piece, end="", flush=True)
         print()
+
+
+def opened(settings: Evaluate | Generate) -> LanguageModel:
+    """The model that a command names, on the device that it names or the best one here."""
+    from hornbook import machine
+    from hornbook.checkpoint import load
+
+    return load(settings.run, settings.device or machine.pick_device())
 
 
 def typed_in() -> str:

@@ -194,6 +194,7 @@ class Evaluate:
     limit: int = 0
     """Use only so many tokens of the split; 0 for all."""
     device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -221,6 +222,7 @@ class Generate:
     seed: int = 0
     samples: int = 1
     device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
 
     def __post_init__(self) -> None:
         require(self, ("tokens", "samples"), lambda x: x > 0, "above 0")

@@ -90,7 +90,7 @@ def spelled(settings: Ladder) -> str:
 
 def settings_of_rung(settings: Ladder, name: str, folder: Path) -> Train:
     """What trains one rung: the ladder's text, tokeniser and budget, and the rung's own recipe."""
-    counted = hasattr(family(find_size(name).family).Model, "fit")
+    counted = family(find_size(name).family).Model.counted
     return Train(
         name,
         data=settings.data,
@@ -107,7 +107,7 @@ def settings_of_rung(settings: Ladder, name: str, folder: Path) -> Train:
 
 def estimate(settings: Ladder) -> str:
     """How long it will take, before it starts: the budgets, and about 12 seconds a rung around them."""
-    learnt = [name for name in settings.rungs if not hasattr(family(find_size(name).family).Model, "fit")]
+    learnt = [name for name in settings.rungs if not family(find_size(name).family).Model.counted]
     seconds = 60 * settings.minutes * len(learnt) + 12 * len(settings.rungs)
     here = machine.describe(torch.device(settings.device or machine.pick_device()))
     return f"{len(settings.rungs)} rungs on {settings.data}: about {duration(seconds)} on {here}"

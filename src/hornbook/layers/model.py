@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class LanguageModel(nn.Module):
     """Of a model that was loaded from a folder."""
     causal = True
     """False for an encoder, which sees both sides and so has no next-token probability."""
+    counted = False
+    """True where `fit(tokens)` takes the place of gradient steps."""
     gains_by_compiling = True
     """Whether torch.compile gains anything."""
 
@@ -95,6 +97,10 @@ class LanguageModel(nn.Module):
     @property
     def embedding_width(self) -> int:
         return int(getattr(self.config, "dim", 0))
+
+    def fit(self, tokens: Any) -> None:
+        """Learn from tokens (N,), any integer type, by counting them. Only where `counted`."""
+        raise NotImplementedError
 
     def parameter_count(self) -> int:
         """Numbers that the model holds, shared tensors counted once."""

@@ -70,6 +70,7 @@ class NGram(LanguageModel):
     """
 
     config: NGramConfig
+    counted = True
     log_probs_1: Tensor
 
     def __init__(self, config: NGramConfig) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from hornbook.atomic import written_aside
 from hornbook.report import wording
 from hornbook.report.curves import draw_curves, training_lines, validation_lines
 from hornbook.report.dots import draw_dots
@@ -40,11 +40,8 @@ def write_report(path: Path, facts: dict[str, Any], rungs: list[Rung]) -> None:
 
     facts: command, title, prompt and the keys of REPEAT and VERSIONS; what is missing is not shown.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(render(facts, rungs), encoding="utf-8")
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        aside.write_text(render(facts, rungs), encoding="utf-8")
 
 
 def render(facts: dict[str, Any], rungs: list[Rung]) -> str:

@@ -8,13 +8,12 @@ import os
 import tempfile
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from hornbook.errors import UserError
-
-Progress = Callable[[int, int | None], None]
-"""Called while downloading with the bytes so far and, where known, the bytes in all."""
+from hornbook.progress import Bar
 
 TIMEOUT = 30.0
 """Seconds without an answer or a byte after which an address is given up."""
@@ -22,7 +21,7 @@ TIMEOUT = 30.0
 NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
-def download(urls: Sequence[str], target: Path, sha256: str, progress: Progress | None = None) -> Path:
+def download(urls: Sequence[str], target: Path, sha256: str) -> Path:
     """Fetches `target` from the first of `urls` whose content has that SHA-256, and returns it.
 
     Writes beside the target, syncs, renames: what stands at `target` is whole and right, or is not there. A file that
@@ -36,7 +35,7 @@ def download(urls: Sequence[str], target: Path, sha256: str, progress: Progress 
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                found = _copy(url, file, progress)
+                found = _copy(url, file, target.name)
                 file.flush()
                 os.fsync(file.fileno())
             if found == sha256:
@@ -50,18 +49,17 @@ def download(urls: Sequence[str], target: Path, sha256: str, progress: Progress 
     raise UserError(f"cannot download {target.name}: {'; '.join(reasons)}")
 
 
-def _copy(url: str, file, progress: Progress | None) -> str:
+def _copy(url: str, file: IO[bytes], name: str) -> str:
     """Writes what is at the address and returns its SHA-256."""
     digest, done = hashlib.sha256(), 0
-    with open_url(url) as response:
+    with open_url(url) as response, Bar(f"downloading {name}") as bar:
         length = response.headers.get("Content-Length")
         total = int(length) if length else None
         while chunk := response.read(1 << 20):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            if progress:
-                progress(done, total)
+            bar.show(done, total or done, f"{done / 1e6:,.1f} MB")
     if total is not None and done != total:
         raise http.client.IncompleteRead(b"", total - done)
     return digest.hexdigest()

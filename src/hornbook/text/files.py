@@ -128,7 +128,7 @@ def _json_lines(path: str, column: str) -> Iterator[str]:
 def _table(path: str, column: str, separator: str) -> Iterator[str]:
     csv.field_size_limit(2**31 - 1)
     with open_bytes(path) as file:
-        lines = io.StringIO(decode(file.read(), path), newline="")
+        lines = io.StringIO(decode(file.read(), path).removeprefix("\ufeff"), newline="")  # a byte-order mark
         for number, row in enumerate(csv.DictReader(lines, delimiter=separator), start=1):
             row.pop(None, None)  # cells beyond the header's
             yield _cell(row, column, f"row {number} of {path}")

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hornbook.atomic import written_aside
 from hornbook.errors import UserError, missing_extra
-from hornbook.text.downloads import NETWORK_ERRORS, Progress, download, open_url, reason
+from hornbook.text.downloads import NETWORK_ERRORS, download, open_url, reason
 from hornbook.text.files import read_documents
 from hornbook.text.home import home
 
@@ -20,7 +21,10 @@ MIRRORS = ("https://huggingface.co", "https://hf-mirror.com")
 
 
 def rows(
-    dataset: str, folder: str, split: str, column: str = "text", progress: Progress | None = None
+    dataset: str,
+    folder: str,
+    split: str,
+    column: str = "text",
 ) -> Iterator[str]:
     """The text column of a data set's split, downloaded on first use. `dataset` is owner/name, `folder` one inside
     it."""
@@ -28,11 +32,11 @@ def rows(
         import pyarrow  # noqa: F401
     except ImportError:
         raise missing_extra("pyarrow", "hub", f"reading {dataset}") from None
-    files = parquet_files(dataset, folder, split, progress)
+    files = parquet_files(dataset, folder, split)
     return (text for file in files for text in read_documents(str(file), column))
 
 
-def parquet_files(dataset: str, folder: str, split: str, progress: Progress | None = None) -> list[Path]:
+def parquet_files(dataset: str, folder: str, split: str) -> list[Path]:
     """The local copies of a split's parquet files, in order."""
     place = home() / "hub" / dataset
     pins = _pins(place / folder / "pins.json", dataset, folder)
@@ -44,7 +48,6 @@ def parquet_files(dataset: str, folder: str, split: str, progress: Progress | No
             [f"{mirror}/datasets/{dataset}/resolve/main/{folder}/{name}" for mirror in mirrors()],
             place / folder / name,
             pins[name],
-            progress,
         )
         for name in names
     ]
@@ -73,9 +76,7 @@ def _pins(file: Path, dataset: str, folder: str) -> dict[str, str]:
             odd = isinstance(error, (KeyError, TypeError))
             reasons.append(reason(url, "its answer is not the Hub's" if odd else error))
             continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".pins.{os.getpid()}")
-        aside.write_text(json.dumps(pins, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(aside, file)
+        with written_aside(file) as aside:
+            aside.write_text(json.dumps(pins, indent=1, sort_keys=True), encoding="utf-8")
         return pins
     raise UserError(f"cannot reach the Hub for {dataset}: {'; '.join(reasons)}")

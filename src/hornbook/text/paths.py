@@ -11,7 +11,7 @@ from pathlib import Path
 from hornbook.errors import UserError
 from hornbook.text.corpus import Corpus
 from hornbook.text.files import is_binary, is_rows, read_documents
-from hornbook.text.splits import SPLITS, cut_one_document, hash64, repaired, split_of
+from hornbook.text.splits import SPLITS, blocks, cut_one_document, hash64, repaired, split_of
 
 NAMED = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation", "dev": "validation"}
 NAMED["test"] = "test"
@@ -19,14 +19,13 @@ NAMED["test"] = "test"
 
 def path_corpus(path: str, column: str) -> Corpus:
     """The corpus at a path. A folder with train, validation or test files or folders keeps those splits; all else is
-    split by the documents' hashes, and a text of one document is cut into blocks first. Errors come with the first
+    split by the documents' hashes. A text, or split, of one document is cut into blocks. Errors come with the first
     document."""
     name, licence, source = ("standard input" if path == "-" else path), "licence not stated", "given by the user"
     found = _find(path)
     named = {split: files for split in SPLITS if (files := [file for file in found if _named(file, path) == split])}
     if "train" in named:
-        read = lambda split: _read_all(named[split], column)  # noqa: E731
-        return Corpus(name, licence, source, read, lambda: tuple(named))
+        return Corpus(name, licence, source, lambda split: _read_split(named[split], column), lambda: tuple(named))
     return _split_by_hash(name, licence, source, cache(lambda: _Documents(found, column)))
 
 
@@ -93,6 +92,13 @@ def _named(file: str, root: str) -> str | None:
     parts = Path(file).relative_to(folder).parts if folder.is_dir() else ()
     words = re.split(r"[.\-_]", parts[0].lower()) if parts else []  # wiki.train.tokens, train-00000-of-00001.parquet
     return next((NAMED[word] for word in words if word in NAMED), None)
+
+
+def _read_split(files: list[str], column: str) -> Iterator[str]:
+    """The documents of a split that has files of its own; a single text is cut into blocks, to tell its parts apart."""
+    if len(files) == 1 and not is_rows(files[0]):
+        return (block for text in _read_all(files, column) for block in blocks(text))
+    return _read_all(files, column)
 
 
 def _read_all(files: list[str], column: str) -> Iterator[str]:

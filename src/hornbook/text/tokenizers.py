@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import tokenizers
 
+from hornbook.atomic import written_aside
 from hornbook.errors import UserError
 from hornbook.text.byte_alphabet import unspell
 from hornbook.text.fast import FastEncoder
@@ -139,10 +139,8 @@ class Tokenizer:
         """Writes tokenizer.json and tokenizer_config.json, from which transformers' AutoTokenizer gives the same ids,
         whatever model's config.json lies beside them. `context` becomes model_max_length."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / ".tokenizer.json.part"  # written whole or not at all: its presence is taken as such
-        aside.write_text(self.core.to_str(pretty=True), encoding="utf-8")
-        os.replace(aside, folder / "tokenizer.json")
+        with written_aside(folder / "tokenizer.json") as aside:  # its presence is taken as a whole tokeniser
+            aside.write_text(self.core.to_str(pretty=True), encoding="utf-8")
         config = {key: value for key, value in self.config.items() if key not in OURS}
         # Without its class named, transformers builds the class of the model's family, which drops what it does not
         # expect.

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.text.corpus import Corpus
-from hornbook.text.downloads import Progress
 from hornbook.text.files import decode
 from hornbook.text.home import data_folder
 from hornbook.text.hub import rows
@@ -31,18 +30,18 @@ KNOWN = {
 }
 
 
-def wikitext_corpus(name: str, progress: Progress | None) -> Corpus:
+def wikitext_corpus(name: str) -> Corpus:
     """The corpus `wikitext-2`, `wikitext-2-raw`, `wikitext-103` or `wikitext-103-raw`."""
     source = f"{DATASET} ({name}-v1) on the Hugging Face Hub, or $HORNBOOK_DATA/{name}"
-    return Corpus(name, LICENCE, source, lambda split: articles(_lines(name, split, progress)))
+    return Corpus(name, LICENCE, source, lambda split: articles(_lines(name, split)))
 
 
-def _lines(name: str, split: str, progress: Progress | None) -> Iterable[str]:
+def _lines(name: str, split: str) -> Iterable[str]:
     file = _local(name, split)
     if file is None:
         try:
             # The Hub's rows are the lines, of which it has emptied those of white space.
-            lines: Iterable[str] = (row or BLANK for row in rows(DATASET, f"{name}-v1", split, progress=progress))
+            lines: Iterable[str] = (row or BLANK for row in rows(DATASET, f"{name}-v1", split))
         except UserError as error:
             part = PARTS[split]
             raise UserError(f"{error}. Or name a folder with {name}/{part}.txt in HORNBOOK_DATA.") from None

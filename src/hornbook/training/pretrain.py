@@ -39,7 +39,7 @@ def train(settings: Train) -> dict[str, Any]:
     model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
     run = Run(settings.out)
-    session = None if hasattr(model, "fit") else Session(settings, model, shards, run)
+    session = None if model.counted else Session(settings, model, shards, run)
     facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
     run.begin(dataclasses.asdict(settings) | facts, changeable=("out",))
     if (run.folder / "summary.json").exists():
@@ -85,7 +85,7 @@ def check_prompt(model: LanguageModel, prompt: str) -> None:
 def count(settings: Train, model: LanguageModel, shards: dict[str, Shard], run: Run, bar: Bar) -> dict[str, Any]:
     """Fit a counted model: one pass over the text."""
     began = time.monotonic()
-    model.fit(shards["train"].tokens)  # type: ignore[operator]
+    model.fit(shards["train"].tokens)
     seconds = time.monotonic() - began
     scores = score(model, shards["validation"], progress=lambda done, total: bar.show(done, total, "evaluating"))
     sample = speak(model, settings)

@@ -76,7 +76,7 @@ class Session:
         if "rng_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng_cuda"], self.device)
         self.run.cut_log(lambda line: line["step"] <= self.state.step)
-        self.bar.say(f"carrying on at step {self.state.step}")
+        say(f"carrying on at step {self.state.step}")
 
     def after_step(self, state: State, loss: float, progress: float) -> None:
         speed = state.tokens / max(state.seconds, 1e-9)
@@ -95,7 +95,7 @@ class Session:
         sample = speak(self.model, self.settings) if self.model.causal else None
         self.run.log(step=state.step, seconds=state.seconds, sample=sample, **figures)
         told = "  ".join(f"{name.replace('_', ' ')} {number:.3f}" for name, number in figures.items())
-        self.bar.say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
+        say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
         return value
 
     def causal_figures(self) -> dict[str, float]:
@@ -153,7 +153,7 @@ class Session:
             "steps_per_second": state.step / state.seconds,
             "flops": state.tokens * model.flops_per_token(model.config.context),
         }
-        self.bar.say(
+        say(
             f"{state.step} steps in {duration(state.seconds)}: mean loss {result['mean_loss']:.3f}, "
             f"{result['samples_per_second']:.1f} samples/s, {result['steps_per_second']:.2f} steps/s, "
             f"{result['flops']:.3g} FLOPs"

@@ -1,6 +1,6 @@
 """Where text comes from. Every file in this folder is a corpus, found by its name: python_docs.py is `python-docs`.
 
-A corpus file has one function, `corpus(progress) -> Corpus`. Whatever is no corpus's name is taken as a path.
+A corpus file has one function, `corpus() -> Corpus`. Whatever is no corpus's name is taken as a path.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from pathlib import Path
 
 from hornbook.errors import unknown
 from hornbook.text.corpus import Corpus
-from hornbook.text.downloads import Progress
 from hornbook.text.paths import path_corpus
 
-__all__ = ["Corpus", "Progress", "corpus_names", "open_corpus"]
+__all__ = ["Corpus", "corpus_names", "open_corpus"]
 
 
 def corpus_names() -> list[str]:
@@ -22,7 +21,7 @@ def corpus_names() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def open_corpus(name_or_path: str, column: str | None = None, progress: Progress | None = None) -> Corpus:
+def open_corpus(name_or_path: str, column: str | None = None) -> Corpus:
     """The corpus of that name, or the text at that path (`-` is standard input).
 
     An existing path wins over a name. `column` is the text column of .jsonl, .csv and .parquet files ('text' unless
@@ -33,4 +32,4 @@ def open_corpus(name_or_path: str, column: str | None = None, progress: Progress
     if name_or_path not in corpus_names():
         raise unknown("corpus", name_or_path, corpus_names(), hint=f"No file or folder is at '{name_or_path}' either.")
     module = import_module(f"{__name__}.{name_or_path.replace('-', '_')}")
-    return module.corpus(progress)
+    return module.corpus()

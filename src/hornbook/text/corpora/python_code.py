@@ -6,12 +6,11 @@ import tokenize
 from collections.abc import Iterator
 
 from hornbook.text.corpus import Corpus
-from hornbook.text.downloads import Progress
 from hornbook.text.splits import hash64, split_of
 from hornbook.text.stdlib import VERSION, modules
 
 
-def corpus(progress: Progress | None = None) -> Corpus:
+def corpus() -> Corpus:
     """The corpus; files are read as they are asked for."""
     return Corpus("python-code", "PSF-2.0", f"standard library of Python {VERSION}", _documents)
 

@@ -13,14 +13,13 @@ from functools import cache
 from importlib import import_module
 
 from hornbook.text.corpus import Corpus
-from hornbook.text.downloads import Progress
 from hornbook.text.splits import hash64, split_of
 from hornbook.text.stdlib import VERSION, modules
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def corpus(progress: Progress | None = None) -> Corpus:
+def corpus() -> Corpus:
     """The corpus; nothing is read before its first document is asked for."""
     return Corpus(
         "python-docs", "PSF-2.0", f"docstrings and topics of Python {VERSION}", lambda split: _documents()[split]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.text.corpus import Corpus
-from hornbook.text.downloads import Progress
 from hornbook.text.home import data_folder
 from hornbook.text.hub import rows
 from hornbook.text.splits import cut_one_document
@@ -21,7 +20,7 @@ SAMPLE = "tinystories-sample/tiny_stories.txt"
 SAMPLE_SHA256 = "c56cfd24fb1c542b141a396184b822a4db3672abdb4c49c6aa843171c5e822a5"
 
 
-def corpus(progress: Progress | None = None) -> Corpus:
+def corpus() -> Corpus:
     """The corpus; nothing is read or downloaded before its first document is asked for."""
     folder = data_folder()
     if folder and (folder / SAMPLE).is_file():
@@ -31,7 +30,7 @@ def corpus(progress: Progress | None = None) -> Corpus:
 
     def read(split: str) -> Iterable[str]:
         try:
-            return rows(DATASET, "data", split, progress=progress)
+            return rows(DATASET, "data", split)
         except UserError as error:
             raise UserError(f"{error}. Or name a folder with {SAMPLE} in HORNBOOK_DATA.") from None
 

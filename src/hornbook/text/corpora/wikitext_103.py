@@ -1,10 +1,9 @@
 """WikiText-103, tokenised: 28,475 articles (103 million words); its validation and test are those of WikiText-2."""
 
 from hornbook.text.corpus import Corpus
-from hornbook.text.downloads import Progress
 from hornbook.text.wikitext import wikitext_corpus
 
 
-def corpus(progress: Progress | None = None) -> Corpus:
+def corpus() -> Corpus:
     """The corpus; nothing is read or downloaded before its first document is asked for."""
-    return wikitext_corpus("wikitext-103", progress)
+    return wikitext_corpus("wikitext-103")
