@@ -103,7 +103,7 @@ def test_the_report_is_written_in_one_step(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(page.os, "replace", fail)
+    monkeypatch.setattr("hornbook.atomic.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(path, FACTS, [])
     assert path.read_text(encoding="utf-8") == first

@@ -84,7 +84,8 @@ def spelled(settings: Ladder) -> str:
         value = getattr(settings, field.name)
         if value != field.default:
             words += [] if field.name == "data" else [f"--{field.name}"]
-            words += [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+            parts = value if isinstance(value, tuple) else (value,)
+            words += [f"{part:g}" if isinstance(part, float) else str(part) for part in parts]
     return shlex.join(words)
 
 
@@ -126,6 +127,6 @@ def facts(settings: Ladder, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, A
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab:,} entries (sha256 {tokenizer.hash[:12]})",
         "prompt": settings.prompt,
         "seed": settings.seed,
-        "minutes": settings.minutes,
+        "minutes": f"{settings.minutes:g}",
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }

@@ -24,6 +24,7 @@ class Bar:
     def __init__(self, label: str, every: float = 10.0) -> None:
         self.label, self.every = label, every
         self.began = self.spoke = time.monotonic()
+        self.total = self.first = float("nan")
         self.live: Progress | None = None
         if sys.stderr.isatty() and not Bar.live_one:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
@@ -36,9 +37,12 @@ class Bar:
             self.live.update(self.task, completed=done, total=total, note=note)
             return
         now = time.monotonic()
+        if total != self.total:  # other work begins
+            self.total, self.began, self.first = total, now, done
         if now - self.spoke >= self.every:
             self.spoke = now
-            left = (now - self.began) * (total / done - 1) if done else float("nan")
+            gained = done - self.first  # a run that carries on does not begin at 0
+            left = (now - self.began) * (total - done) / gained if gained else float("nan")
             console.print(f"{self.label}  {100 * done / total:3.0f} %  {note}  {duration(left)} left")
 
     def __enter__(self) -> Self:
