@@ -17,7 +17,7 @@ def tiny_config(family: str, **changes: object) -> ModelConfig:
     base = next(iter(models.family(family).SIZES.values()))
     config = base.replace(vocab=VOCAB, context=48, bos=EOS, eos=EOS, pad=PAD)
     if isinstance(config, TransformerConfig):
-        config = config.replace(dim=32, layers=2, heads=4, mlp=48)
+        config = config.replace(dim=32, layers=2, heads=4, mlp=48, window=config.window and 7)
     elif hasattr(config, "dim"):
         config = config.replace(dim=32, layers=2)
     elif hasattr(config, "order"):

@@ -1,4 +1,4 @@
-"""Our GPT-2, OPT, Llama and BERT are Hugging Face's: same logits, same files, in both directions."""
+"""Our Transformers are Hugging Face's: same logits, same files, in both directions."""
 
 from __future__ import annotations
 
@@ -12,29 +12,60 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hornbook import checkpoint, models
-from hornbook.config import ModelConfig, TransformerConfig
+from hornbook.config import RopeScaling, TransformerConfig
 from hornbook.errors import UserError
-from hornbook.formats.huggingface import from_hf_config, to_hf_config
+from hornbook.formats.huggingface import COMMON, from_hf_config, names, to_hf_config
 from hornbook.generation.stream import stream_tokens
 from hornbook.layers.model import LanguageModel
 from hornbook.layers.positions import rotary_angles
+from hornbook.layers.transformer import Transformer
 from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.text.tokenizers import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
-SIZE: dict[str, Any] = {"dim": 24, "layers": 3, "heads": 4, "mlp": 40}
-VARIANTS = {
-    "gpt2": ("gpt2", {}),
-    "gpt2 with the usual inner width": ("gpt2", {"mlp": None}),
-    "opt": ("opt", {}),
-    "opt, untied": ("opt", {"tied": False}),
-    "llama, untied": ("llama", {"kv_heads": 4, "tied": False}),
-    "llama with grouped queries, tied": ("llama", {"kv_heads": 2, "tied": True}),
-    "llama with wide heads and slow rotation": ("llama", {"kv_heads": 1, "head_dim": 10, "rope_theta": 5e5}),
-    "bert": ("bert", {}),
+SIZE: dict[str, Any] = {"dim": 32, "layers": 3, "heads": 4, "mlp": 40, "embedding_dim": 0}
+ODD: dict[str, list[Any]] = {
+    "mlp": [0],
+    "kv_heads": [1, 2],
+    "head_dim": [10],
+    "tied": [True, False],
+    "norm_eps": [1e-2],
+    "rope_theta": [5e5],
+    "rotary_share": [0.5, 1.0],
+    "parallel": [False],
+    "pre_norm": [False],
+    "embedding_dim": [16],
+    "window": [None, 9],
+    "qkv_bias": [True, False],
+    "mlp_bias": [True, False],
 }
-CAUSAL = {name: variant for name, variant in VARIANTS.items() if variant[0] != "bert"}
+"""What is tried of each field that a family's CONFIG table can spell."""
+STRETCHED = [RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0, low=1.0, high=4.0, original=16)]
+FAMILIES = [
+    name
+    for name in models.families()
+    if issubclass(models.family(name).Model, Transformer)
+    and not models.family(name).HF["model_type"].startswith("hornbook_")
+]
+
+
+def variants() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every family as it is, and with every value of ODD that its table can spell."""
+    small = {"pre_norm": False, "embedding_dim": 16}
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "opt-350m": ("opt", small),
+        "opt-350m untied": ("opt", small | {"tied": False}),
+        "bert headless": ("bert", {"masked_head": False}),
+    }
+    for name in FAMILIES:
+        found[name] = (name, {})
+        for ours in map(names, models.family(name).CONFIG.values()):
+            for value in ODD.get(ours[0], []):
+                found[f"{name} {ours[0]}={value}"] = (name, dict.fromkeys(ours, value))
+        if config_of(name, {}, 100).positions == "rotary":
+            found |= {f"{name} {scaling.kind}": (name, {"rope_scaling": scaling}) for scaling in STRETCHED}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -42,28 +73,36 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer("bytes", [])
 
 
-def config_of(family: str, changes: dict[str, Any], vocab: int) -> ModelConfig:
+def config_of(family: str, changes: dict[str, Any], vocab: int) -> TransformerConfig:
     """The tiny size of a family, with its own parts."""
     tiny = next(iter(models.family(family).SIZES.values()))
     assert isinstance(tiny, TransformerConfig)
     return tiny.replace(
-        **(SIZE | {"kv_heads": None, "context": 48, "bos": 1, "eos": 2, "pad": 3} | changes), vocab=vocab
+        **(SIZE | {"kv_heads": 0, "head_dim": 0, "context": 48, "bos": 1, "eos": 2, "pad": 3} | changes),
+        vocab=vocab,
+        unrotated=(1,) if tiny.unrotated else (),
     )
+
+
+VARIANTS = variants()
+GIVING = {name: variant for name, variant in VARIANTS.items() if name != "bert headless"}
+CAUSAL = {name: variant for name, variant in GIVING.items() if variant[0] != "bert"}
+FEW = [name for name in GIVING if name in (*FAMILIES, "opt-350m") or "window" in name or "kv_heads=2" in name]
 
 
 def spread(model: torch.nn.Module, scale: float) -> None:
     """Weights so large, norms and biases so uneven, that every one of them shows in the logits."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for p in model.parameters():
             noise = torch.randn(p.shape, generator=generator)
             if p.ndim == 1:
-                p.copy_(0.3 * noise + (0 if name.endswith("bias") else 1))
+                p.add_(0.3 * noise)  # around the 0 or 1 that it starts at
             else:
                 p.copy_(noise * scale)
 
 
-def build(family: str, changes: dict[str, Any], vocab: int, scale: float = 0.2) -> LanguageModel:
+def build(family: str, changes: dict[str, Any], vocab: int, scale: float = 0.15) -> LanguageModel:
     model = models.build(config_of(family, changes, vocab)).eval()
     spread(model, scale)
     return model
@@ -73,8 +112,13 @@ def theirs_in(folder: Path) -> Any:
     """What transformers makes of a folder; fails when it misses, or has no place for, any tensor."""
     kind = json.loads((folder / "config.json").read_text())["architectures"][0]
     auto = transformers.AutoModelForMaskedLM if "MaskedLM" in kind else transformers.AutoModelForCausalLM
-    model, info = auto.from_pretrained(
-        folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+    headless = kind == "BertModel"
+    model, info = (transformers.BertModel if headless else auto).from_pretrained(
+        folder,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        output_loading_info=True,
+        **({"add_pooling_layer": False} if headless else {}),
     )
     assert not any(info.values()), info
     return model.eval()
@@ -89,18 +133,36 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", GIVING)
 @torch.inference_mode()
-def test_a_folder_that_we_write_gives_the_same_logits_in_transformers(
+def test_a_folder_that_we_write_gives_the_same_logits_and_layers_in_transformers(
     variant: str, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model = build(*VARIANTS[variant], tokenizer.vocab)
     checkpoint.save_model(tmp_path, model, tokenizer)
-    tokens = tokens_of(tokenizer.vocab)
-    assert difference(model(tokens), theirs_in(tmp_path)(tokens).logits) < 1e-5
+    tokens, layers = tokens_of(tokenizer.vocab), []
+    for block in model.blocks:  # type: ignore[union-attr]
+        block.register_forward_hook(lambda block, given, x: layers.append(x))
+    theirs = theirs_in(tmp_path)(tokens, output_hidden_states=True)
+    assert difference(model(tokens), theirs.logits) < 1e-5
+    for ours, hidden in zip(layers[:-1], theirs.hidden_states[1:-1], strict=True):
+        assert float((ours - hidden).abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_a_sentence_encoder_gives_the_hidden_states_of_bert(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    torch.manual_seed(0)
+    theirs = transformers.BertModel(their_config("bert"))
+    spread(theirs, 0.15)
+    theirs.eval().save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    ours, tokens = checkpoint.load(tmp_path), tokens_of(258)
+    assert difference(ours.hidden(tokens), theirs(tokens).last_hidden_state) < 1e-5
+    with pytest.raises(UserError, match="without a masked-token head"):
+        ours(tokens)
+
+
+@pytest.mark.parametrize("variant", FEW)
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.inference_mode()
 def test_padding_means_the_same_to_both(variant: str, side: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -116,19 +178,30 @@ def test_padding_means_the_same_to_both(variant: str, side: str, tmp_path: Path,
     assert difference(model(tokens, segments=real.long())[real], theirs[real]) < 1e-5
 
 
+def their_class(family: str) -> Any:
+    """transformers' config class of a family."""
+    return type(transformers.AutoConfig.for_model(models.family(family).HF["model_type"]))
+
+
 def their_config(family: str) -> Any:
     """A config of theirs with small sizes and everything else left at its default."""
-    common = {"vocab_size": 258, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return {
-        "gpt2": lambda: transformers.GPT2Config(vocab_size=258, n_embd=24, n_layer=2, n_head=4),
-        "opt": lambda: transformers.OPTConfig(**common, ffn_dim=40, word_embed_proj_dim=24),
-        "llama": lambda: transformers.LlamaConfig(**common, intermediate_size=40),
-        "bert": lambda: transformers.BertConfig(**common, intermediate_size=40),
-    }[family]()
+    sizes = {
+        "vocab": 258,
+        "dim": 32,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 4,
+        "mlp": 40,
+        "embedding_dim": 32,
+        "head_dim": 8,
+        "pad": 3,
+    }
+    table = COMMON | models.family(family).CONFIG
+    return their_class(family)(**{key: sizes[ours] for key, ours in table.items() if ours in sizes})
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["all keys", "without their defaults"])
-@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_a_folder_that_transformers_writes_gives_the_same_logits_here(
     family: str, short: bool, tmp_path: Path, tokenizer: Tokenizer
@@ -136,7 +209,7 @@ def test_a_folder_that_transformers_writes_gives_the_same_logits_here(
     config = their_config(family)
     auto = transformers.AutoModelForMaskedLM if family == "bert" else transformers.AutoModelForCausalLM
     theirs = auto.from_config(config, attn_implementation="eager").eval()
-    spread(theirs, 0.2)
+    spread(theirs, 0.15)
     theirs.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
     if short:
@@ -157,10 +230,9 @@ def leave_out_defaults(path: Path, kind: type) -> None:
     path.write_text(json.dumps(kept))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt", "llama", "bert"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_key_that_config_json_leaves_out_means_what_transformers_means(family: str) -> None:
-    theirs = {"gpt2": "GPT2Config", "opt": "OPTConfig", "llama": "LlamaConfig", "bert": "BertConfig"}[family]
-    whole = getattr(transformers, theirs)().to_dict()
+    whole = their_class(family)().to_dict()
     assert from_hf_config({"model_type": family}).resolved() == from_hf_config(whole).resolved()
 
 
@@ -199,17 +271,17 @@ def test_files_with_the_names_that_were_published_load_too(family: str, tmp_path
     assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("variant", CAUSAL)
+@pytest.mark.parametrize("variant", [name for name in FEW if name in CAUSAL])
 def test_greedy_generation_is_the_same_token_for_token(variant: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    family, changes = CAUSAL[variant]
-    model = build(family, changes | {"eos": None}, tokenizer.vocab, scale=0.5)
+    family, changes = VARIANTS[variant]
+    model = build(family, changes | {"eos": None, "context": 64}, tokenizer.vocab, scale=0.5)
     checkpoint.save_model(tmp_path, model, tokenizer)
     prompt = tokens_of(tokenizer.vocab, rows=1, width=8)
     pad = model.config.pad  # which ours never gives
-    theirs = theirs_in(tmp_path).generate(prompt, max_new_tokens=30, do_sample=False, suppress_tokens=[pad])
-    ours = list(stream_tokens(model, prompt[0].tolist(), 30, temperature=0))
+    theirs = theirs_in(tmp_path).generate(prompt, max_new_tokens=50, do_sample=False, suppress_tokens=[pad])
+    ours = list(stream_tokens(model, prompt[0].tolist(), 50, temperature=0))
     assert ours == theirs[0, 8:].tolist()
-    assert len(ours) == 30
+    assert len(ours) == 50
     assert len(set(ours)) > 5, "a text so monotonous that it proves little"
 
 
@@ -218,9 +290,10 @@ def test_greedy_generation_is_the_same_token_for_token(variant: str, tmp_path: P
     [
         ("gpt2", {"activation_function": "relu"}, "activation_function 'relu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
-        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before False"),
-        ("llama", {"attention_bias": True}, "attention_bias True"),
-        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "'llama3'"),
+        ("opt", {"_remove_final_layer_norm": True}, "_remove_final_layer_norm True"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window True"),
+        ("gemma", {"hidden_act": "relu"}, "hidden_act 'relu'"),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 8.0}}, "'dynamic'"),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "'yarn'"),
         ("bert", {"is_decoder": True}, "is_decoder True"),
     ],
@@ -237,8 +310,10 @@ def test_a_folder_that_asks_for_a_part_we_do_not_have_is_refused(
 def test_rotary_angles_are_the_same_bit_for_bit_far_out() -> None:
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    config = transformers.LlamaConfig(hidden_size=256, num_attention_heads=4, rope_theta=500000.0)
     positions = torch.tensor([[0, 1, 777, 8191, 131071]])
-    theirs = LlamaRotaryEmbedding(config)(torch.zeros(1), positions)
-    for our, their in zip(rotary_angles(positions, 64, 500000.0), theirs, strict=True):
-        assert torch.equal(our[:, 0], their)
+    for scaling in (None, RopeScaling("linear", 4.0), RopeScaling("llama3", 8.0), RopeScaling("llama3", 32.0)):
+        size = models.find_size("llama-3.1-8b").replace(dim=256, heads=4, rope_scaling=scaling)
+        config = transformers.LlamaConfig(**to_hf_config(size))
+        theirs = LlamaRotaryEmbedding(config)(torch.zeros(1), positions)
+        for our, their in zip(rotary_angles(positions, 64, 500000.0, scaling), theirs, strict=True):
+            assert torch.equal(our[:, 0], their), scaling

@@ -13,19 +13,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hornbook.doctor.finding import Finding
     from hornbook.evaluation.score import Scores
+    from hornbook.exchange import Arrival
+    from hornbook.inspection.anatomy import Anatomy
     from hornbook.layers.model import LanguageModel
     from hornbook.report.page import Rung
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "generate", "ladder", "load", "train"]
+__all__ = ["evaluate", "examine", "generate", "inspect", "ladder", "load", "train"]
 
 
-def load(source: str, device: str | None = None) -> LanguageModel:
-    """The model of a run or Hugging Face folder; `model(tokens (B,T))` gives logits, `model.tokenizer` cuts text."""
+def load(source: str, device: str | None = None, dtype: str | None = None) -> LanguageModel:
+    """The model of a run, a Hugging Face folder, a .gguf file, or the Hub's `gpt2` or `hf:owner/name`.
+
+    `model(tokens (B,T))` gives logits, `model.tokenizer` cuts text. Weights become float32 where `dtype` says nothing.
+    """
     from hornbook.checkpoint import load
 
-    return load(source, device)
+    return load(source, device, dtype)
 
 
 def train(model: str, **fields: Any) -> dict[str, Any]:
@@ -55,7 +61,42 @@ def generate(run: str, prompt: str, **fields: Any) -> str:
     from hornbook.generation.stream import continuation
 
     settings = Generate(run, prompt, **fields)
-    return "".join(continuation(load(run, settings.device), prompt, settings))
+    return "".join(continuation(load(run, settings.device, text=True), prompt, settings))
+
+
+def import_model(source: str, run: str, **fields: Any) -> Arrival:
+    """Write any source that `load` takes as a folder of ours, and verify it (fields of `config.Import`)."""
+    from hornbook.config import Import
+    from hornbook.exchange import import_model
+
+    return import_model(Import(source, run, **fields))
+
+
+def export(run: str, target: str, **fields: Any) -> Arrival:
+    """Write a model as a Hugging Face folder, GGUF or ARPA file, and verify it (fields of `config.Export`)."""
+    from hornbook.config import Export
+    from hornbook.exchange import export_model
+
+    return export_model(Export(run, target, **fields))
+
+
+def examine(run: str, **fields: Any) -> list[Finding]:
+    """What `hornbook doctor` finds in a run (fields of `config.Doctor`): one finding a check."""
+    from hornbook.config import Doctor
+    from hornbook.doctor.certificate import examine
+
+    return list(examine(Doctor(run, **fields)))
+
+
+def inspect(model: str, **fields: Any) -> Anatomy:
+    """What a named size, run or folder is made of: `.parameters`, `.kinds`, `.parts`, `.formula`, `.names`; printable.
+
+    Its weights are not read. Fields: `vocab` and `context` of `config.Inspect`.
+    """
+    from hornbook.config import Inspect
+    from hornbook.inspection.anatomy import dissect
+
+    return dissect(Inspect(model, **fields))
 
 
 def ladder(**fields: Any) -> list[Rung]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from hornbook.errors import UserError
 
 
 @contextlib.contextmanager
@@ -24,3 +27,40 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_aside(folder: str | Path) -> Iterator[Path]:
+    """Fill the folder that this yields; it is then synced and renamed to `folder`, or, after an error, deleted.
+
+    UserError where `folder` exists and is not an empty folder. OSErrors pass through.
+    """
+    folder = Path(folder)
+    refuse_existing(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        sync(aside)
+        refuse_existing(folder)
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """UserError where something is at `path` that would be lost; an empty folder is not."""
+    if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+        raise UserError(f"{path} exists already: choose another name, or remove it first")
+
+
+def sync(folder: Path) -> None:
+    """Have the disk hold every file below `folder`, and the folder itself."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,52 +24,151 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hornbook import machine, models
-from hornbook.atomic import written_aside
-from hornbook.errors import UserError
-from hornbook.formats.huggingface import export_weights, from_hf_config, import_weights, to_hf_config
+from hornbook.atomic import sync, written_aside
+from hornbook.config import ModelConfig
+from hornbook.errors import UserError, unknown
+from hornbook.formats.config_json import read_config
+from hornbook.formats.filling import fill, match
+from hornbook.formats.huggingface import stored_weights, to_hf_config
+from hornbook.formats.sources import locate
+from hornbook.formats.weights import INDEX, SAFETENSORS, open_weights
 from hornbook.layers.model import LanguageModel
+from hornbook.text.tokenizer_files import VOCABULARIES
 from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 
-MODEL_FILES = ("config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHARD = 5_000_000_000
+"""Bytes above which weights are spread over several files."""
+TOKENIZER_FILES = ("tokenizer.json", *VOCABULARIES)
 
 
-def save_model(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
-    """Write a Hugging Face model folder."""
+def save_model(
+    folder: Path,
+    model: LanguageModel,
+    tokenizer: Tokenizer | None,
+    dtype: str = "float32",
+    shard: int = SHARD,
+    generation: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a Hugging Face model folder: weights in `dtype`, in files of at most `shard` bytes.
+
+    `generation` is what generation_config.json says beside the ids that the model states. Holds one shard's rounded or
+    rearranged tensors beside the model. A model without a tokeniser is written without one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
-    write_json(folder / "config.json", to_hf_config(config))
+    write_json(folder / "config.json", to_hf_config(config, dtype))
     ends = {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
-    write_json(folder / "generation_config.json", {key: value for key, value in ends.items() if value is not None})
-    save_file(export_weights(model), folder / "model.safetensors", {"format": "pt"})
-    tokenizer.save(folder, config.context)
+    write_json(
+        folder / "generation_config.json",
+        {key: value for key, value in ends.items() if value is not None} | dict(generation or {}),
+    )
+    save_weights(folder, model, DTYPES[dtype], shard)
+    if tokenizer is not None:
+        tokenizer.save(folder, config.context)
 
 
-def load(source: str | Path, device: torch.device | str | None = None) -> LanguageModel:
-    """The model of a run or of a Hugging Face folder, ready to use; its tokeniser is `model.tokenizer`.
+def save_weights(folder: Path, model: LanguageModel, dtype: torch.dtype, limit: int) -> None:
+    """Write the tensors to model.safetensors, or to shards of at most `limit` bytes (or one tensor) and an index."""
+    shards: list[list[str]] = []
+    tensors: dict[str, Tensor] = {}
+    sizes: dict[str, int] = {}
 
-    Raises UserError where there is no such folder, or it is damaged or of an unknown kind.
+    def flush() -> None:
+        shards.append(list(tensors))
+        save_file(tensors, folder / f"shard-{len(shards)}.part", {"format": "pt"})
+        tensors.clear()
+
+    for name, tensor in stored_weights(model):
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        if tensors and sum(sizes[other] for other in tensors) + tensor.nbytes > limit:
+            flush()
+        tensors[name], sizes[name] = tensor, tensor.nbytes
+    flush()
+    files = [f"model-{k:05d}-of-{len(shards):05d}.safetensors" for k in range(1, len(shards) + 1)]
+    files = files if len(shards) > 1 else [SAFETENSORS]
+    for k, file in enumerate(files, start=1):
+        os.replace(folder / f"shard-{k}.part", folder / file)
+        shutil.copymode(folder / "config.json", folder / file)  # safetensors lets only the owner read what it writes
+    if len(shards) > 1:
+        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        write_json(folder / f"{SAFETENSORS}{INDEX}", index)
+
+
+def load(
+    source: str | Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    text: bool = False,
+) -> LanguageModel:
+    """The model of a run, a Hugging Face folder or a .gguf file, or one from the Hub: `gpt2`, `hf:owner/name@revision`.
+
+    Its numbers become float32 where `dtype` says nothing. Its tokeniser is `model.tokenizer`, which a folder without
+    one leaves unset; with `text`, that is an error. Raises UserError where there is no such model, or it is damaged or
+    of an unknown kind.
     """
-    folder, device = Path(source), machine.check_device(str(device or "cpu"))
-    if not folder.is_dir():
-        raise UserError(f"there is no run or model folder '{source}': train one with `hornbook train`")
-    spelled = read_json(folder / "config.json")
-    config = from_hf_config(spelled)
-    with torch.device("meta"):
-        model = models.build(config)
-    model = model.to_empty(device=device)
-    read_weights(folder, model)
-    model.tokenizer = load_tokenizer(folder)
+    path, device, number = locate(source), machine.check_device(str(device or "cpu")), number_type(dtype)
+    if path.is_file():
+        from hornbook.formats.gguf import load_gguf
+
+        model = load_gguf(path, device).to(number)
+    else:
+        model = load_folder(path, device, number)
+    if text and not hasattr(model, "tokenizer"):
+        raise UserError(f"{source} came without a tokeniser: put its tokenizer.json into the folder to work with text")
     return model.eval()
 
 
-def read_weights(folder: Path, model: LanguageModel) -> None:
-    """Fill `model` from the model.safetensors in a folder; UserError where that is missing or damaged."""
-    path = folder / "model.safetensors"
+def number_type(name: torch.dtype | str | None) -> torch.dtype:
+    """The number format of a name; UserError for one that weights cannot have."""
+    known = DTYPES | {dtype: dtype for dtype in DTYPES.values()}
+    if name is not None and name not in known:
+        raise unknown("number format", str(name), DTYPES)
+    return torch.float32 if name is None else known[name]
+
+
+def load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -> LanguageModel:
+    """The model in a folder; memory for it is asked for when every name and shape is known to fit.
+
+    Peak: the model and one tensor; for pickles from before PyTorch 1.6, the model and its file.
+    """
+    config = read_config(folder)
+    with open_weights(folder) as weights:
+        model = build_empty(config, len(weights)).to(dtype)
+        plan = match(model, weights)
+        model = model.to_empty(device=device)
+        fill(model, weights, plan)
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        model.tokenizer = read_tokenizer(folder)
+    return model
+
+
+def build_empty(config: ModelConfig, tensors: int | None = None) -> LanguageModel:
+    """A model without numbers, on 'meta'. UserError where so many stored tensors are too few for its layers."""
+    if tensors is not None and (layers := getattr(config, "layers", 0)) > tensors:
+        raise UserError(f"config.json calls for {layers} layers; the weights hold only {tensors} tensors")
     try:
-        with safe_open(path, framework="pt") as file, torch.no_grad():
-            import_weights(model, set(file.keys()), file.get_tensor)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        with torch.device("meta"):
+            return models.build(config)
+    except (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        raise UserError(f"config.json describes a model that cannot be: {str(error)[:200]}") from None
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokeniser of a folder that is not trusted."""
+    try:
+        return load_tokenizer(folder)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file brings the library to
+        raise UserError(f"cannot read the tokeniser in {folder}: {type(error).__name__}, {str(error)[:120]}") from None
+
+
+def read_weights(folder: Path, model: LanguageModel) -> None:
+    """Fill `model` from the weights in a folder; UserError where they are missing, damaged or do not fit."""
+    with open_weights(folder) as weights:
+        fill(model, weights, match(build_empty(model.config, len(weights)), weights))
 
 
 class Run:
@@ -135,8 +234,8 @@ class Run:
         self.point("last", target)
         if best or not (self.folder / "best").exists():
             self.point("best", target)
-            for name in MODEL_FILES:
-                if not (self.folder / name).is_symlink() and (target / name).exists():
+            for name in sorted(path.name for path in target.iterdir() if path.is_file()):
+                if not (self.folder / name).is_symlink():
                     (self.folder / name).symlink_to(Path("best") / name)
         self.prune()
 
@@ -211,13 +310,3 @@ def write_json(path: Path, value: Any) -> None:
     """Write one JSON file, whole or not at all."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def sync(folder: Path) -> None:
-    """Have the disk hold every file below `folder`, and the folder itself."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -25,6 +25,12 @@ COMMANDS = {
         "Evaluate", "hornbook.commands:evaluate", "bits per byte, perplexities, the surprise of a sentence"
     ),
     "generate": Command("Generate", "hornbook.commands:generate", "let a model continue a text"),
+    "import": Command(
+        "Import", "hornbook.commands:import_model", "bring a model in: from the Hub, a folder or a GGUF file"
+    ),
+    "export": Command("Export", "hornbook.commands:export", "write a model as a Hugging Face folder, GGUF or ARPA"),
+    "inspect": Command("Inspect", "hornbook.commands:inspect", "what a model is made of: layers, parameters, names"),
+    "doctor": Command("Doctor", "hornbook.commands:doctor", "does a model do what a language model must?"),
 }
 
 

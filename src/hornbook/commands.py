@@ -7,13 +7,14 @@ import itertools
 import json
 import math
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hornbook.config import Evaluate, Generate, Ladder, Tokenize, Train
+from hornbook.config import Doctor, Evaluate, Export, Generate, Import, Inspect, Ladder, Tokenize, Train
 
 if TYPE_CHECKING:
     from hornbook.evaluation.sentences import Sentence
@@ -157,12 +158,62 @@ def generate(settings: Generate) -> None:
         print()
 
 
+def import_model(settings: Import) -> None:
+    """`hornbook import`."""
+    from hornbook.exchange import import_model as bring_in
+
+    print("\n".join(map(str, bring_in(settings))))
+
+
+def export(settings: Export) -> None:
+    """`hornbook export`."""
+    from hornbook.exchange import export_model
+
+    print("\n".join(map(str, export_model(settings))))
+
+
+def doctor(settings: Doctor) -> None:
+    """`hornbook doctor`: one line a check; the program exits with 1 where one failed."""
+    from hornbook.doctor.certificate import closing, examine
+    from hornbook.doctor.finding import FAIL
+
+    styles, found, began = {"PASS": "green", "FAIL": "bold red", "WARN": "yellow", "SKIP": "dim"}, [], time.monotonic()
+    for finding in examine(settings):
+        found.append(finding)
+        if not settings.json:
+            console.print(finding.line, style=styles[finding.verdict])
+    failed = any(finding.verdict == FAIL for finding in found)
+    if settings.json:
+        print(json.dumps({"run": settings.run, "passed": not failed, "checks": [f.summary for f in found]}))
+    else:
+        console.print(closing(found, time.monotonic() - began))
+    if failed:
+        sys.exit(1)
+
+
+def inspect(settings: Inspect) -> None:
+    """`hornbook inspect`."""
+    from hornbook.inspection.anatomy import dissect
+    from hornbook.inspection.grid import drawn, plain
+    from hornbook.inspection.page import as_json, shown
+
+    found, layers = dissect(settings), settings.layers or not settings.names
+    if settings.json:
+        print(json.dumps(as_json(found, layers, settings.names)))
+    elif console.is_terminal:
+        for block in shown(found, layers, settings.names):
+            console.print(drawn(block))
+            console.print()
+    else:
+        print(plain(shown(found, layers, settings.names)))
+
+
 def opened(settings: Evaluate | Generate) -> LanguageModel:
     """The model that a command names, on the device that it names or the best one here."""
     from hornbook import machine
     from hornbook.checkpoint import load
 
-    return load(settings.run, settings.device or machine.pick_device())
+    return load(settings.run, settings.device or machine.pick_device(), text=True)
 
 
 def typed_in() -> str:

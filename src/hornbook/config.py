@@ -42,6 +42,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions are stretched to contexts longer than those first trained on."""
+
+    kind: str
+    """'linear' (Chen et al. 2023): all rates divided by `factor`; 'llama3' (Grattafiori et al. 2024, section 3.4.3 and
+    released code): slow rates divided, fast ones kept, those between blended."""
+    factor: float
+    low: float = 1.0
+    """'llama3': rates that turn fewer than `low` times in the original context are divided."""
+    high: float = 4.0
+    """'llama3': rates that turn more than `high` times in it are kept."""
+    original: int = 8192
+    """'llama3': the context before."""
+
+
+@dataclass(frozen=True)
 class TransformerConfig(ModelConfig):
     """The parts and sizes of one Transformer. A family fixes the parts and names sizes for the rest."""
 
@@ -58,10 +74,15 @@ class TransformerConfig(ModelConfig):
     mlp: int = 0
     """Inner width of the MLP; 0 means 4 dim."""
     norm: str = "layer"
-    """'layer' (mean and variance, with bias) or 'rms' (root mean square, scale only)."""
+    """'layer' (mean and variance, with bias), 'rms' (root mean square, scale only) or 'rms_plus_one' (Gemma: the scale
+    is 1 + weight)."""
     norm_eps: float = 1e-5
-    post_norm: bool = False
-    """True puts the norm after the residual sum (2017, BERT), False before the sub-layer (GPT-2 and later)."""
+    pre_norm: bool = True
+    """True puts the norm before the sub-layer (GPT-2 and later), False after the residual sum (2017, BERT)."""
+    query_norm: bool = False
+    """Each head's queries and keys go through an RMSNorm before they meet (Qwen3)."""
+    parallel: bool = False
+    """Attention and MLP read the same input and are added together (GPT-NeoX)."""
     activation: str = "gelu_tanh"
     gated: bool = False
     """The MLP multiplies its activation with a second projection (Shazeer 2020)."""
@@ -70,12 +91,27 @@ class TransformerConfig(ModelConfig):
     position_offset: int = 0
     """Rows of the position table before position 0 (OPT: 2)."""
     rope_theta: float = 10000.0
-    bias: bool = True
-    """Linear layers carry biases (the output head never does)."""
+    rope_scaling: RopeScaling | None = None
+    rotary_share: float = 1.0
+    """The share of a head's channels that rotate, the first ones (GPT-NeoX: a quarter)."""
+    unrotated: tuple[int, ...] = ()
+    """Blocks, by number, whose queries and keys do not rotate (SmolLM3)."""
+    window: int | None = None
+    """A position sees itself and the window - 1 before it; None for all before it."""
+    qkv_bias: bool = True
+    """The projections to queries, keys and values carry biases."""
+    output_bias: bool = True
+    """The projection out of attention carries one."""
+    mlp_bias: bool = True
+    """The MLP's projections carry biases (the output head never does)."""
     tied: bool = True
     """The output head is the token embedding."""
     embedding_norm: bool = False
     """A norm after the embeddings (BERT)."""
+    embedding_scale: bool = False
+    """Token embeddings are multiplied by sqrt(dim) (Vaswani et al. 2017, section 3.4; Gemma)."""
+    embedding_dim: int = 0
+    """Width E of the token embeddings where it is not D: they are projected in, and out again (OPT-350m); 0 means D."""
     dropout: float = 0.0
     """Probability, on embeddings, attention weights and sub-layer outputs, while training."""
 
@@ -84,6 +120,8 @@ class TransformerConfig(ModelConfig):
             kv_heads=self.kv_heads or self.heads,
             head_dim=self.head_dim or self.dim // self.heads,
             mlp=self.mlp or 4 * self.dim,
+            embedding_dim=self.embedding_dim or self.dim,
+            unrotated=tuple(i for i in self.unrotated if i < self.layers),
         )
 
 
@@ -204,6 +242,22 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Doctor:
+    """Does a model do what a language model must? hornbook doctor runs/x"""
+
+    run: Positional[str]
+    """A run folder, or anything else that can be loaded."""
+    foreign: bool = False
+    """Judge a Hugging Face folder as transformers runs it, instead of as we do. Code in the folder is never run."""
+    compile: bool = False
+    """Compile the model too, and compare: half a minute or more."""
+    device: str | None = None
+    """cpu, cuda or mps; default cpu, where float32 is float32."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+
+@dataclass(frozen=True)
 class Generate:
     """Let a model speak: hornbook generate runs/x "Once upon a time" """
 
@@ -228,6 +282,58 @@ class Generate:
         require(self, ("tokens", "samples"), lambda x: x > 0, "above 0")
         require(self, ("temperature", "top_k", "seed"), lambda x: x >= 0, "0 or more")
         require(self, ("top_p",), lambda x: 0 < x <= 1, "above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """What a model is made of, without memory for its weights: hornbook inspect opt-66b --layers"""
+
+    model: Positional[str]
+    """A named size, or a run or Hugging Face folder, of which only config.json is read."""
+    layers: bool = False
+    """The module tree with shapes, parameters, bytes and FLOPs; the default where nothing else is asked for."""
+    names: bool = False
+    """The reference's names and shapes of all tensors beside ours."""
+    vocab: int | None = None
+    """Vocabulary of a named size; default its own, or 4,096 for one that takes its tokeniser's."""
+    context: int | None = None
+    """Tokens in a row, for the FLOPs of attention; default the model's."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        require(self, ("vocab", "context"), lambda x: x > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class Import:
+    """Bring a model in, as a folder of ours: hornbook import gpt2 runs/gpt2"""
+
+    source: Positional[str]
+    """A Hugging Face folder, a run, a .gguf file, a published name such as gpt2, or hf:owner/name[@revision]."""
+    run: Positional[str]
+    """The folder to write; it must be new or empty."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights in it."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model for other programs: hornbook export runs/x x.gguf --type q8_0"""
+
+    run: Positional[str]
+    """A run folder, or anything else that can be loaded."""
+    target: Positional[str]
+    """What to write, which must be new: a .gguf or .arpa file, else a Hugging Face folder."""
+    format: Literal["hf", "gguf", "arpa"] | None = None
+    """Where the target's name does not say it."""
+    type: Literal["f32", "bf16", "f16", "q8_0", "q4_0"] | None = None
+    """Number format of the weights; default f32 in a folder, f16 in GGUF, where alone q8_0 and q4_0 are possible."""
+    shard_size: float = 5.0
+    """Gigabytes above which the weights of a folder are spread over several files."""
+
+    def __post_init__(self) -> None:
+        require(self, ("shard_size",), lambda x: x > 0, "above 0")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hornbook.text.corpora import open_corpus
 
 def measure(settings: Evaluate, model: LanguageModel | None = None) -> Scores:
     """Score a run on a split of a corpus."""
-    model = model or load(settings.run, settings.device)
+    model = model or load(settings.run, settings.device, text=True)
     shard = open_split(open_corpus(settings.data, settings.column), model.tokenizer, settings.split)
     with Bar("evaluating") as bar:
         return score(model, shard, settings.context, settings.stride, settings.batch, settings.limit, bar.show)

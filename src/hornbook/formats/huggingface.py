@@ -15,9 +15,23 @@ import torch
 from torch import Tensor
 
 from hornbook import models
-from hornbook.config import ModelConfig
+from hornbook.config import ModelConfig, RopeScaling, TransformerConfig
 from hornbook.errors import UserError, unknown
 from hornbook.layers.model import LanguageModel
+
+STRETCHES = {
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "low_freq_factor": "low",
+        "high_freq_factor": "high",
+        "original_max_position_embeddings": "original",
+    },
+}
+"""Ways to stretch rotary positions, and what their settings are called: theirs -> RopeScaling's."""
+
+ROPE = {"rope_theta": "rope_theta", "partial_rotary_factor": "rotary_share"}
+"""Keys of `rope_parameters` -> ours, for families with rotary positions."""
 
 COMMON = {"vocab_size": "vocab", "bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "pad"}
 
@@ -25,10 +39,24 @@ COMMON = {"vocab_size": "vocab", "bos_token_id": "bos", "eos_token_id": "eos", "
 def to_hf_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     """What goes into config.json."""
     family, config = models.family(config.family), config.resolved()
-    spelled = {key: getattr(config, ours) for key, ours in (COMMON | family.CONFIG).items()}
-    if "rope_theta" in spelled:
-        spelled["rope_parameters"] = {"rope_type": "default", "rope_theta": spelled["rope_theta"]}
-    return {**family.HF, **spelled, "dtype": dtype, "use_cache": True}
+    spelled = {key: getattr(config, names(ours)[0]) for key, ours in (COMMON | family.CONFIG).items()}
+    if isinstance(config, TransformerConfig) and config.positions == "rotary":
+        spelled |= to_rope(config)
+    more: dict[str, Any] = getattr(family, "more_keys", lambda config: {})(config)
+    return {**family.HF, **spelled, **more, "dtype": dtype, "use_cache": True}
+
+
+def to_rope(config: TransformerConfig) -> dict[str, Any]:
+    """Rotary settings as transformers 5 keeps them, in `rope_parameters`, and the stretch where version 4 does."""
+    stretch: dict[str, Any] = {"rope_type": "default"}
+    if config.rope_scaling is not None:
+        kind = config.rope_scaling.kind
+        stretch = {"rope_type": kind} | {
+            theirs: getattr(config.rope_scaling, ours) for theirs, ours in STRETCHES[kind].items()
+        }
+    share = {} if config.rotary_share == 1 else {"partial_rotary_factor": config.rotary_share}
+    told: dict[str, Any] = {"rope_parameters": stretch | share | {"rope_theta": config.rope_theta}}
+    return told if config.rope_scaling is None else told | {"rope_scaling": stretch}
 
 
 def from_hf_config(spelled: Mapping[str, Any]) -> ModelConfig:
@@ -38,27 +66,52 @@ def from_hf_config(spelled: Mapping[str, Any]) -> ModelConfig:
     if kind not in by_type:
         raise unknown("model_type in config.json", str(kind), by_type)
     family = models.family(by_type[kind])
-    refuse_foreign_parts(family.HF, spelled)
-    spelled = {**(spelled.get("rope_parameters") or {}), **spelled}
+    refuse_foreign_parts(family, spelled)
     base = next(iter(family.SIZES.values()))
-    fields = {ours: spelled[key] for key, ours in (COMMON | family.CONFIG).items() if key in spelled}
+    table = COMMON | family.CONFIG
+    fields = {name: spelled[key] for key, ours in table.items() if key in spelled for name in names(ours)}
     fields = getattr(family, "ABSENT", {}) | fields
+    if isinstance(base, TransformerConfig) and base.positions == "rotary":
+        fields |= from_rope(spelled, fields)
+    fields |= getattr(family, "more_fields", lambda spelled: {})(spelled)
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     if isinstance(fields.get("eos"), tuple):
         fields["eos"] = fields["eos"][0]
-    reset = {"kv_heads": 0, "head_dim": 0, "mlp": 0}  # what a size of ours states must not stand in for theirs
+    reset = dict.fromkeys(("kv_heads", "head_dim", "mlp", "embedding_dim"), 0)  # or our base's would stand for theirs
     known = {field.name for field in dataclasses.fields(base)}
     return base.replace(**{key: value for key, value in (reset | fields).items() if key in known})
 
 
-def refuse_foreign_parts(fixed: Mapping[str, Any], spelled: Mapping[str, Any]) -> None:
+def names(ours: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The fields, or tensors, of ours that stand for one of theirs."""
+    return (ours,) if isinstance(ours, str) else ours
+
+
+def from_rope(spelled: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings from either version's keys; UserError for a stretch that is not built here."""
+    stated: dict[str, Any] = {}
+    for part in (spelled.get("rope_parameters") or {}, spelled.get("rope_scaling") or {}):
+        stated |= part | ({"rope_type": part["type"]} if "type" in part else {})
+    found = {ours: stated[key] for key, ours in ROPE.items() if key in stated}
+    kind = stated.get("rope_type", "default")
+    if kind == "default":
+        return found
+    if kind not in STRETCHES:
+        raise unknown("method of stretching rotary positions in config.json", str(kind), ["default", *STRETCHES])
+    settings = {ours: stated[key] for key, ours in STRETCHES[kind].items() if stated.get(key) is not None}
+    if kind == "llama3" and "original" not in settings and fields.get("context"):
+        settings["original"] = fields["context"]
+    return found | {"rope_scaling": RopeScaling(kind, **{"factor": 1.0} | settings)}
+
+
+def refuse_foreign_parts(family: ModuleType, spelled: Mapping[str, Any]) -> None:
     """UserError where config.json asks for a part that the family here does not have: logits would silently differ."""
-    for key, value in fixed.items():
-        if key not in ("model_type", "architectures") and spelled.get(key, value) != value:
-            raise UserError(f"config.json has {key} {spelled[key]!r}; a {fixed['model_type']} model here has {value!r}")
-    stretch = spelled.get("rope_scaling") or spelled.get("rope_parameters") or {}
-    if (kind := stretch.get("rope_type", stretch.get("type", "default"))) != "default":
-        raise UserError(f"config.json scales rotary positions by the method '{kind}': only 'default' is built here")
+    for key, value in family.HF.items():
+        possible = (value, *getattr(family, "ACCEPTED", {}).get(key, ()))
+        if key not in ("model_type", "architectures") and spelled.get(key, value) not in possible:
+            raise UserError(
+                f"config.json has {key} {spelled[key]!r}; a {family.HF['model_type']} model here has {value!r}"
+            )
 
 
 def weight_names(model: LanguageModel) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -66,40 +119,40 @@ def weight_names(model: LanguageModel) -> Iterator[tuple[str, tuple[str, ...]]]:
     family, present = models.family(model.config.family), model.state_dict().keys()
     for theirs, ours in family.WEIGHTS.items():
         for i in range(getattr(model.config, "layers", 0)) if "{i}" in theirs else (0,):
-            names = tuple(n.replace("{i}", str(i)) for n in ([ours] if isinstance(ours, str) else ours))
-            if all(name in present for name in names):
-                yield theirs.replace("{i}", str(i)), names
+            parts = tuple(name.replace("{i}", str(i)) for name in names(ours))
+            if all(name in present for name in parts):
+                yield theirs.replace("{i}", str(i)), parts
+
+
+def stored_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under Hugging Face's name and in its stored form, one at a time; unchanged ones share memory."""
+    state, on_export = model.state_dict(), hook(models.family(model.config.family), "on_export")
+    for theirs, ours in weight_names(model):
+        parts = [state.pop(name) for name in ours]
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        yield theirs, on_export(theirs, whole, model.config).contiguous()
+    assert not state, f"no name in WEIGHTS for {sorted(state)}"
 
 
 def export_weights(model: LanguageModel) -> dict[str, Tensor]:
     """All tensors under Hugging Face's names and in its stored form."""
-    state, on_export = model.state_dict(), hook(models.family(model.config.family), "on_export")
-    tensors = {
-        theirs: on_export(theirs, torch.cat([state.pop(name) for name in ours])) for theirs, ours in weight_names(model)
-    }
-    assert not state, f"no name in WEIGHTS for {sorted(state)}"
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return dict(stored_weights(model))
 
 
-def import_weights(model: LanguageModel, names: set[str], read: Callable[[str], Tensor]) -> None:
-    """Fill `model` from the stored tensors `names`, read one at a time. UserError for what is missing or misshapen."""
-    family, state = models.family(model.config.family), model.state_dict()
-    on_import = hook(family, "on_import")
+def import_weights(model: LanguageModel, read: Callable[[str], Tensor]) -> None:
+    """Fill `model` from `read`, which gives the stored tensor of a name: one at a time, each freed before the next."""
+    state, on_import = model.state_dict(), hook(models.family(model.config.family), "on_import")
     for theirs, ours in weight_names(model):
-        spelled = [theirs, *(theirs.replace(new, old) for new, old in getattr(family, "FORMERLY", {}).items())]
-        spelled += [name.split(".", 1)[-1] for name in spelled]  # files without their `model.` prefix
-        stored = next((name for name in spelled if name in names), None)
-        if stored is None:
-            raise UserError(f"the weights lack the tensor '{theirs}', which config.json calls for")
-        tensor = on_import(theirs, read(stored))
-        rows = [state[name].shape[0] if state[name].ndim else 1 for name in ours]
-        if list(tensor.shape) != [sum(rows), *state[ours[0]].shape[1:]] and tensor.ndim:
-            shape = [sum(rows), *state[ours[0]].shape[1:]]
-            raise UserError(f"the tensor '{theirs}' has shape {list(tensor.shape)}; config.json calls for {shape}")
-        for name, part in zip(ours, tensor.split(rows) if tensor.ndim else (tensor,), strict=True):
-            state[name].copy_(part)
+        distribute(on_import(theirs, read(theirs), model.config), [state[name] for name in ours])
 
 
-def hook(family: ModuleType, name: str) -> Callable[[str, Tensor], Tensor]:
-    """A family's change of stored form; nothing where it has none."""
-    return getattr(family, name, lambda _, tensor: tensor)
+def distribute(stored: Tensor, parts: list[Tensor]) -> None:
+    """Copy a tensor into the one of ours that it stands for, or into the several, one after the other."""
+    pieces = stored.split([len(part) for part in parts]) if len(parts) > 1 else (stored,)
+    for part, piece in zip(parts, pieces, strict=True):
+        part.copy_(piece)
+
+
+def hook(family: ModuleType, name: str) -> Callable[[str, Tensor, Any], Tensor]:
+    """A family's change of stored form, (their name, tensor, config) -> tensor; nothing where it has none."""
+    return getattr(family, name, lambda _, tensor, config: tensor)

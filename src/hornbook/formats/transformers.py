@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hornbook import models
 from hornbook.errors import UserError, missing_extra
-from hornbook.formats.huggingface import COMMON, from_hf_config
+from hornbook.formats.huggingface import COMMON, from_hf_config, names
 from hornbook.layers.initialise import initialise
 from hornbook.layers.model import Cache, LanguageModel
 
@@ -214,7 +214,7 @@ def attention_weights(model: nn.Module) -> Iterator[list[Tensor]]:
 def register(family: ModuleType) -> dict[str, type]:
     """Make the two classes of a family, make them known to transformers, and give them by name."""
     (name,), size = family.HF["architectures"], next(iter(family.SIZES.values()))
-    keys = {key: getattr(size, ours) for key, ours in (COMMON | family.CONFIG).items()}
+    keys = {key: getattr(size, names(ours)[0]) for key, ours in (COMMON | family.CONFIG).items()}
     keys |= {key: value for key, value in family.HF.items() if key not in ("architectures", "model_type")}
     body: dict[str, Any] = {
         "__module__": __name__,

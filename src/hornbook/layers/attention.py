@@ -51,10 +51,13 @@ class Attention(nn.Module):
         super().__init__()
         c = config.resolved()
         self.width, self.dropout = c.head_dim, c.dropout
-        self.query = nn.Linear(c.dim, c.heads * c.head_dim, bias=c.bias)
-        self.key = nn.Linear(c.dim, c.kv_heads * c.head_dim, bias=c.bias)
-        self.value = nn.Linear(c.dim, c.kv_heads * c.head_dim, bias=c.bias)
-        self.output = nn.Linear(c.heads * c.head_dim, c.dim, bias=c.bias)
+        self.query = nn.Linear(c.dim, c.heads * c.head_dim, bias=c.qkv_bias)
+        self.key = nn.Linear(c.dim, c.kv_heads * c.head_dim, bias=c.qkv_bias)
+        self.value = nn.Linear(c.dim, c.kv_heads * c.head_dim, bias=c.qkv_bias)
+        self.output = nn.Linear(c.heads * c.head_dim, c.dim, bias=c.output_bias)
+        self.query_norm = nn.RMSNorm(c.head_dim, c.norm_eps) if c.query_norm else None
+        self.key_norm = nn.RMSNorm(c.head_dim, c.norm_eps) if c.query_norm else None
+        self.unrotated = c.unrotated
         self.kernel = fused
 
     def forward(self, x: Tensor, where: Where, layer: int) -> Tensor:
@@ -62,7 +65,9 @@ class Attention(nn.Module):
         query, key, value = (
             project(x).unflatten(-1, (-1, self.width)).transpose(1, 2) for project in (self.query, self.key, self.value)
         )  # each (B,H,T,K), keys and values with fewer heads when grouped
-        if where.angles is not None:
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if where.angles is not None and layer not in self.unrotated:
             query, key = rotate(query, where.angles), rotate(key, where.angles)
         if where.cache is not None:
             assert where.slots is not None

@@ -21,7 +21,9 @@ RESIDUAL = ("output", "down")
 
 @torch.no_grad()
 def initialise(model: nn.Module, residual_outputs: int = 1) -> None:
-    """Draw all weights of `model` in place, from torch's global generator."""
+    """Draw all weights of `model` in place, from torch's global generator; on the meta device there are none."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             deviation = 0.5 / math.sqrt(module.in_features)

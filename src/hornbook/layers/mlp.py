@@ -20,6 +20,7 @@ def relu(x: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,
+    "relu2": lambda x: relu(x).square(),  # So et al. 2021, "Primer"
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
@@ -33,9 +34,9 @@ class MLP(nn.Module):
         super().__init__()
         c = config.resolved()
         self.activation = ACTIVATIONS[c.activation]
-        self.gate = nn.Linear(c.dim, c.mlp, bias=c.bias) if c.gated else None
-        self.up = nn.Linear(c.dim, c.mlp, bias=c.bias)
-        self.down = nn.Linear(c.mlp, c.dim, bias=c.bias)
+        self.gate = nn.Linear(c.dim, c.mlp, bias=c.mlp_bias) if c.gated else None
+        self.up = nn.Linear(c.dim, c.mlp, bias=c.mlp_bias)
+        self.down = nn.Linear(c.mlp, c.dim, bias=c.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,T,D) -> (B,T,D)."""

@@ -85,18 +85,14 @@ class LanguageModel(nn.Module):
         6 for each weight of a matrix that is multiplied with (Kaplan et al. 2020, section 2.1): embedding tables are
         only looked up, a tied head counts. Attention adds its own part where there is one.
         """
-        tables = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Embedding))
-        matrices = sum(p.numel() for p in self.parameters() if p.ndim >= 2) - tables
-        return 6 * (matrices + (self.config.vocab * self.embedding_width if self.tied else 0))
+        tables = {name: m.weight.numel() for name, m in self.named_modules() if isinstance(m, nn.Embedding)}
+        matrices = sum(p.numel() for p in self.parameters() if p.ndim >= 2) - sum(tables.values())
+        return 6 * (matrices + (tables["embedding"] if self.tied else 0))
 
     @property
     def tied(self) -> bool:
         """Whether the head is the token embedding."""
         return bool(getattr(self.config, "tied", False))
-
-    @property
-    def embedding_width(self) -> int:
-        return int(getattr(self.config, "dim", 0))
 
     def fit(self, tokens: Any) -> None:
         """Learn from tokens (N,), any integer type, by counting them. Only where `counted`."""

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+class PlusOneRMSNorm(nn.Module):
+    """RMSNorm whose scale is 1 + weight, so that decay pulls it to 1 (Gemma)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...,D) -> (...,D)."""
+        return F.rms_norm(x, self.weight.shape, 1 + self.weight, self.eps)
+
+
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "rms_plus_one": PlusOneRMSNorm}
 
 
 def make_norm(name: str, dim: int, eps: float) -> nn.Module:

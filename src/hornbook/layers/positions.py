@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from hornbook.config import RopeScaling
 
 
 def positions_in_segments(segments: Tensor) -> Tensor:
@@ -14,20 +18,36 @@ def positions_in_segments(segments: Tensor) -> Tensor:
     return index - torch.where(starts, index, 0).cummax(dim=1).values
 
 
-def rotary_angles(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_angles(
+    positions: Tensor, width: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """positions (B,T) -> cosines and sines (B,1,T,K) float32 (Su et al. 2021, RoFormer, section 3.2).
 
     Channel i turns together with channel i + K/2 ("half-split"), the layout of Hugging Face's Llama.
     """
     # Rounded as Hugging Face rounds: at position 10,000 the last bit of a rate already turns a channel by 0.0006.
     rates = 1 / theta ** (torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width)
+    if scaling is not None:
+        rates = stretched(rates, scaling)
     angles = positions[:, None, :, None].float() * rates
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
 
+def stretched(rates: Tensor, scaling: RopeScaling) -> Tensor:
+    """Radians a position (K/2,), slowed down for a longer context."""
+    if scaling.kind == "linear":
+        return rates / scaling.factor
+    assert scaling.kind == "llama3", scaling.kind
+    turns = scaling.original / (2 * math.pi / rates)  # in the original context
+    share = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return (1 - share) * rates / scaling.factor + share * rates
+
+
 def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each channel pair of x (B,H,T,K) by its angle."""
+    """Turn each channel pair of x (B,H,T,K) by its angle; channels beyond the angles' stay as they are."""
     cos, sin = angles
-    left, right = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
+    turning, still = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    left, right = turning.chunk(2, dim=-1)
+    turned = (turning * cos + torch.cat([-right, left], dim=-1) * sin).to(x.dtype)
+    return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned

@@ -21,12 +21,15 @@ from hornbook.layers.positions import positions_in_segments, rotary_angles
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream, each with its norm before (or, `post_norm`, after)."""
+    """Attention and MLP, each added to the residual stream, each with its norm before (or, without `pre_norm`, after).
+
+    With `parallel`, the MLP does not wait for attention.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = config
-        self.post_norm = c.post_norm
+        self.pre_norm, self.parallel = c.pre_norm, c.parallel
         self.attention_norm = make_norm(c.norm, c.dim, c.norm_eps)
         self.attention = Attention(c)
         self.mlp_norm = make_norm(c.norm, c.dim, c.norm_eps)
@@ -35,7 +38,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, where: Where, layer: int) -> Tensor:
         """(B,T,D) -> (B,T,D)."""
-        if self.post_norm:
+        if self.parallel:
+            return x + self.dropout(self.attention(self.attention_norm(x), where, layer) + self.mlp(self.mlp_norm(x)))
+        if not self.pre_norm:
             x = self.attention_norm(x + self.dropout(self.attention(x, where, layer)))
             return self.mlp_norm(x + self.dropout(self.mlp(x)))
         x = x + self.dropout(self.attention(self.attention_norm(x), where, layer))
@@ -50,14 +55,17 @@ class Transformer(LanguageModel):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocab, c.dim)
+        width = c.resolved().embedding_dim
+        self.embedding = nn.Embedding(c.vocab, width)
+        self.project_in = None if width == c.dim else nn.Linear(width, c.dim, bias=False)
+        self.project_out = None if width == c.dim else nn.Linear(c.dim, width, bias=False)
         rows = c.context + c.position_offset
         self.positions = nn.Embedding(rows, c.dim) if c.positions == "learned" else None
         self.embedding_norm = make_norm(c.norm, c.dim, c.norm_eps) if c.embedding_norm else None
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
-        self.final_norm = None if c.post_norm else make_norm(c.norm, c.dim, c.norm_eps)
-        self.output = None if c.tied else nn.Linear(c.dim, c.vocab, bias=False)
+        self.final_norm = make_norm(c.norm, c.dim, c.norm_eps) if c.pre_norm else None
+        self.output = None if c.tied else nn.Linear(width, c.vocab, bias=False)
         initialise(self, residual_outputs=2 * c.layers)
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
@@ -71,6 +79,7 @@ class Transformer(LanguageModel):
 
     def head(self, hidden: Tensor) -> Tensor:
         """(...,D) -> logits (...,V)."""
+        hidden = hidden if self.project_out is None else self.project_out(hidden)
         return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
 
     def make_cache(self, batch: int, length: int) -> KeyValueCache:
@@ -78,39 +87,57 @@ class Transformer(LanguageModel):
         return KeyValueCache(c.layers, batch, c.kv_heads, length, c.head_dim, weight.device, weight.dtype)
 
     def flops_per_token(self, context: int) -> int:
-        """Matrices, and 12 T D a layer for scores and mixing, of which a causal mask needs half."""
-        attention = 12 * self.config.layers * context * self.config.dim // (2 if self.causal else 1)
+        """Matrices, and 12 H K a layer for scores and mixing with each position seen (a causal mask shows half)."""
+        c = self.config.resolved()
+        seen = context if c.window is None else min(context, 2 * c.window)
+        attention = 12 * c.layers * seen * c.heads * c.head_dim // (2 if self.causal else 1)
         return super().flops_per_token(context) + attention
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """tokens and positions (B,T) -> (B,T,D)."""
         x = self.embedding(tokens)
+        if self.project_in is not None:
+            x = self.project_in(x)
+        if self.config.embedding_scale:
+            x = x * self.config.dim**0.5
         if self.positions is not None:
             x = x + self.positions(positions + self.config.position_offset)
         return self.dropout(x if self.embedding_norm is None else self.embedding_norm(x))
 
     def survey(self, tokens: Tensor, cache: KeyValueCache | None, segments: Tensor | None) -> tuple[Tensor, Where]:
         """Positions (B,T) or (1,T) of the tokens, and what the layers must know about who sees whom."""
-        slots = None
+        slots, window = None, self.config.window
         if cache is not None:
             slots = cache.slots(tokens, segments)
             positions = slots % cache.length  # padding stands, harmlessly, at 0
             seen = torch.arange(cache.filled, device=tokens.device)
-            mask = seen[None, None, None, :] <= positions[:, None, :, None]
+            distance = positions[:, None, :, None] - seen
+            mask = distance >= 0
+            if window is not None:
+                mask = mask & (distance < window)
             longest = cache.filled
         elif segments is not None:
             positions = positions_in_segments(segments)
             mask = segments[:, None, :, None] == segments[:, None, None, :]
             if self.causal:
-                mask = mask & torch.ones(mask.shape[-2:], dtype=torch.bool, device=mask.device).tril()
+                mask = mask & band(tokens.shape[1], window, mask.device)
             longest = tokens.shape[1]
             if longest > self.config.context:
                 longest = int(positions.max()) + 1
         else:
             positions, mask, longest = torch.arange(tokens.shape[1], device=tokens.device)[None], None, tokens.shape[1]
+            if window is not None and longest > window:
+                mask = band(longest, window, tokens.device)[None, None]
         if self.positions is not None and longest > self.config.context:
             raise UserError(f"{longest} tokens do not fit into this model's context of {self.config.context}")
         angles = None
         if self.config.positions == "rotary":
-            angles = rotary_angles(positions, self.config.resolved().head_dim, self.config.rope_theta)
+            c = self.config.resolved()
+            angles = rotary_angles(positions, int(c.head_dim * c.rotary_share), c.rope_theta, c.rope_scaling)
         return positions, Where(mask, self.causal, angles, cache, slots)
+
+
+def band(length: int, window: int | None, device: torch.device) -> Tensor:
+    """(T,T) bool: row t is true at t and what it sees before, `window` positions in all."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return seen if window is None else seen.triu(1 - window)

@@ -1,7 +1,10 @@
 """Tokens -> logits. Every file here is a rung or a family, found by its name.
 
 A family file has `Model` (the class that takes its config), `SIZES` (name -> config), and for files of other programs
-`HF`, `CONFIG` and `WEIGHTS`; `on_import` and `on_export` where the stored form differs.
+`HF` (fixed keys of config.json), `CONFIG` (its other keys -> fields), `ABSENT` (fields that a missing key means) and
+`WEIGHTS` (names of tensors -> ours). Where needed: `HUB` (sizes -> published weights), `GGUF` (llama.cpp's name),
+`ACCEPTED` (other values of fixed keys), `FORMERLY` (old endings of names), `more_keys` and `more_fields` (what no
+single key says), `LEGEND` and `PAPER` (for `inspect`), and `on_import` and `on_export` (tensors in another form).
 """
 
 from __future__ import annotations

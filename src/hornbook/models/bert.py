@@ -7,6 +7,8 @@ of its own and a bias.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,33 +16,48 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hornbook.config import TransformerConfig
+from hornbook.errors import UserError
 from hornbook.layers.transformer import Transformer
 
 FIXED: dict[str, Any] = {
     "norm": "layer",
     "norm_eps": 1e-12,
-    "post_norm": True,
+    "pre_norm": False,
     "activation": "gelu",
     "positions": "learned",
-    "bias": True,
     "embedding_norm": True,
 }
+
+
+@dataclass(frozen=True)
+class BertConfig(TransformerConfig):
+    """Sizes of an encoder."""
+
+    masked_head: bool = True
+    """False for one that only gives hidden states, as sentence encoders do."""
 
 
 class Bert(Transformer):
     """Transformer with token types and the masked-token head."""
 
+    config: BertConfig
     causal = False
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.token_types = nn.Embedding(2, config.dim)
-        self.transform = nn.Linear(config.dim, config.dim)
-        self.transform_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.output_bias = nn.Parameter(torch.zeros(config.vocab))
         nn.init.normal_(self.token_types.weight, std=0.02)
-        nn.init.normal_(self.transform.weight, std=0.5 / config.dim**0.5)
-        nn.init.zeros_(self.transform.bias)
+        if config.masked_head:
+            self.transform = nn.Linear(config.dim, config.dim)
+            self.transform_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+            self.output_bias = nn.Parameter(torch.zeros(config.vocab))
+            nn.init.normal_(self.transform.weight, std=0.5 / config.dim**0.5)
+            nn.init.zeros_(self.transform.bias)
+
+    @property
+    def tied(self) -> bool:
+        """Without a head there is nothing to tie."""
+        return self.config.masked_head
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         assert self.positions is not None
@@ -49,6 +66,9 @@ class Bert(Transformer):
         return self.dropout(self.embedding_norm(x))
 
     def head(self, hidden: Tensor) -> Tensor:
+        """(...,D) -> logits (...,V); a UserError where the model came without a head for masked tokens."""
+        if not self.config.masked_head:
+            raise UserError("this encoder came without a masked-token head: it gives hidden states, no tokens")
         hidden = self.transform_norm(F.gelu(self.transform(hidden)))
         return super().head(hidden) + self.output_bias
 
@@ -56,9 +76,9 @@ class Bert(Transformer):
 Model = Bert
 
 
-def size(dim: int, layers: int, heads: int, context: int = 512, vocab: int = 30522) -> TransformerConfig:
+def size(dim: int, layers: int, heads: int, context: int = 512, vocab: int = 30522) -> BertConfig:
     pad = 0 if vocab else None
-    return TransformerConfig("bert", vocab, context, pad=pad, dim=dim, layers=layers, heads=heads, **FIXED)
+    return BertConfig("bert", vocab, context, pad=pad, dim=dim, layers=layers, heads=heads, **FIXED)
 
 
 SIZES = {
@@ -66,6 +86,8 @@ SIZES = {
     "bert-base": size(768, 12, 12),
     "bert-large": size(1024, 24, 16),
 }
+
+HUB = {"bert-base": "google-bert/bert-base-uncased", "bert-large": "google-bert/bert-large-uncased"}
 
 RECIPE = {"optimizer": "muon", "lr": 0.004}
 
@@ -76,6 +98,7 @@ HF = {
     "position_embedding_type": "absolute",
     "type_vocab_size": 2,
     "is_decoder": False,
+    "tie_word_embeddings": True,
 }
 
 CONFIG = {
@@ -85,7 +108,6 @@ CONFIG = {
     "num_attention_heads": "heads",
     "intermediate_size": "mlp",
     "layer_norm_eps": "norm_eps",
-    "tie_word_embeddings": "tied",
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "dropout",
 }
@@ -102,6 +124,17 @@ ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the 
     "tied": True,
     "dropout": 0.1,
 }
+
+
+def more_fields(spelled: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says otherwise than by a key of its own."""
+    return {"masked_head": "BertModel" not in (spelled.get("architectures") or ())}
+
+
+def more_keys(config: BertConfig) -> dict[str, Any]:
+    """The way back."""
+    return {} if config.masked_head else {"architectures": ["BertModel"]}
+
 
 FORMERLY = {".LayerNorm.weight": ".LayerNorm.gamma", ".LayerNorm.bias": ".LayerNorm.beta"}
 """Endings of names, now and in the files that were published in 2018."""

@@ -19,7 +19,6 @@ FIXED: dict[str, Any] = {
     "norm": "layer",
     "activation": "gelu_tanh",
     "positions": "learned",
-    "bias": True,
     "tied": True,
 }
 
@@ -37,6 +36,8 @@ SIZES = {
     "gpt2-large": size(1280, 36, 20),
     "gpt2-xl": size(1600, 48, 25),
 }
+
+HUB = {name: f"openai-community/{name}" for name, config in SIZES.items() if config.vocab}
 
 RECIPE = {"optimizer": "muon", "lr": 0.004}
 
@@ -74,6 +75,31 @@ ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the 
     "dropout": 0.1,
 }
 
+GGUF = {"architecture": "gpt2"}
+
+PAPER = {"gpt2": "117M", "gpt2-medium": "345M", "gpt2-large": "762M", "gpt2-xl": "1542M"}
+"""Parameters as table 2 of the paper has them."""
+
+PAPER_NOTE = (
+    "The paper's 117M, 345M, 762M and 1542M are what one counts with GPT-1's vocabulary of 40,478 tokens instead of\n"
+    "GPT-2's 50,257 (`hornbook inspect gpt2 --vocab 40478`); OpenAI has called them an error, without saying which."
+)
+
+LEGEND = {
+    "wte": "word token embedding: a row for every token of the vocabulary",
+    "wpe": "word position embedding: a row for every position in the context",
+    "h": "hidden layers: the blocks, numbered from 0",
+    "ln_1, ln_2, ln_f": "layer norms: before attention, before the MLP, and the final one after the last block",
+    "attn": "attention",
+    "c_attn": "query, key and value fused into one matrix; c for the 1x1 convolution (Conv1D) that it was written as",
+    "c_proj": "the projection back into the residual stream, which ends attention and MLP",
+    "mlp": "multi-layer perceptron: the two linear layers of a block, with GELU between them",
+    "c_fc": "fully connected: the MLP's first layer, four times as wide as the model",
+    "lm_head": "language-model head: hidden state to logits; the same tensor as wte",
+    "attn.bias, attn.masked_bias": "in old files only: the causal mask, which is no weight",
+}
+"""What the abbreviations in WEIGHTS mean."""
+
 WEIGHTS = {
     "transformer.wte.weight": "embedding.weight",
     "transformer.wpe.weight": "positions.weight",
@@ -103,7 +129,7 @@ WEIGHTS = {
 }
 
 
-def on_import(name: str, tensor: Tensor) -> Tensor:
+def on_import(name: str, tensor: Tensor, config: TransformerConfig) -> Tensor:
     """Conv1D's (inputs, outputs) -> Linear's (outputs, inputs)."""
     convolved = name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
     return tensor.T.contiguous() if convolved else tensor

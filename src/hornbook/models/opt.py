@@ -1,6 +1,7 @@
 """OPT (Zhang et al. 2022): Meta's open replica of GPT-3. GPT-2 with ReLU and a position table that starts at row 2.
 
-The two spare rows were once for padding; they stay, and count as parameters. Texts open with `</s>` (id 2).
+The two spare rows were once for padding; they stay, and count as parameters. Texts open with `</s>` (id 2). The 350m
+size is the odd one: norms after the residual sums, and embeddings of half the width, projected in and out.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ FIXED: dict[str, Any] = {
     "activation": "relu",
     "positions": "learned",
     "position_offset": 2,
-    "bias": True,
 }
 
 
-def size(dim: int, layers: int, heads: int, context: int = 2048, vocab: int = 50272) -> TransformerConfig:
+def size(dim: int, layers: int, heads: int, context: int = 2048, vocab: int = 50272, **rest: Any) -> TransformerConfig:
     ends: dict[str, Any] = {"bos": 2, "eos": 2, "pad": 1} if vocab else {}
-    return TransformerConfig("opt", vocab, context, dim=dim, layers=layers, heads=heads, **ends, **FIXED)
+    return TransformerConfig("opt", vocab, context, dim=dim, layers=layers, heads=heads, **ends, **FIXED, **rest)
 
 
 SIZES = {
     "opt-tiny": size(256, 4, 4, context=256, vocab=0),
     "opt-small": size(256, 6, 4, context=256, vocab=0),
     "opt-125m": size(768, 12, 12),
+    "opt-350m": size(1024, 24, 16, pre_norm=False, embedding_dim=512),
     "opt-1.3b": size(2048, 24, 32),
     "opt-2.7b": size(2560, 32, 32),
     "opt-6.7b": size(4096, 32, 32),
@@ -38,21 +39,24 @@ SIZES = {
     "opt-66b": size(9216, 64, 72),
 }
 
+HUB = {name: f"facebook/{name}" for name, config in SIZES.items() if config.vocab}
+
 RECIPE = {"optimizer": "muon", "lr": 0.004}
 
 HF = {
     "model_type": "opt",
     "architectures": ["OPTForCausalLM"],
     "activation_function": "relu",
-    "do_layer_norm_before": True,
-    "enable_bias": True,
     "layer_norm_elementwise_affine": True,
+    "_remove_final_layer_norm": False,
 }
 
 CONFIG = {
     "max_position_embeddings": "context",
     "hidden_size": "dim",
-    "word_embed_proj_dim": "dim",
+    "word_embed_proj_dim": "embedding_dim",
+    "do_layer_norm_before": "pre_norm",
+    "enable_bias": ("qkv_bias", "output_bias", "mlp_bias"),
     "num_hidden_layers": "layers",
     "num_attention_heads": "heads",
     "ffn_dim": "mlp",
@@ -73,9 +77,12 @@ ABSENT = {  # what Hugging Face means by a key that config.json leaves out: the 
     "mlp": 3072,
     "tied": True,
     "dropout": 0.1,
+    "pre_norm": True,
 }
 
 WEIGHTS = {
+    "model.decoder.project_in.weight": "project_in.weight",
+    "model.decoder.project_out.weight": "project_out.weight",
     "model.decoder.embed_tokens.weight": "embedding.weight",
     "model.decoder.embed_positions.weight": "positions.weight",
     "model.decoder.layers.{i}.self_attn_layer_norm.weight": "blocks.{i}.attention_norm.weight",

@@ -1,0 +1,136 @@
+"""The tensors of a Hugging Face folder, wherever its files keep them, read one at a time.
+
+Possible are `model.safetensors`, its sharded form with `model.safetensors.index.json`, and the same two as pickles
+(`pytorch_model.bin`), which old folders have. A folder is not trusted: an index may only name files beside itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hornbook.errors import UserError
+from hornbook.formats.pickles import read_pickle
+
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"
+SHARD = re.compile(r"[\w][\w.-]{0,200}\.(safetensors|bin)", re.ASCII)
+LARGEST_JSON = 1 << 27
+"""Bytes; the index of a model of 70 billion parameters has 70,000."""
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8"}
+DTYPES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+"""Names of number formats in safetensors -> torch's."""
+
+
+class Stored(NamedTuple):
+    """One tensor of a folder, still on the disk."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """Torch's name, or whatever the file calls it."""
+    read: Callable[[], Tensor]
+
+
+@contextmanager
+def open_weights(folder: Path) -> Iterator[dict[str, Stored]]:
+    """The tensors of a folder by their stored names, readable inside the `with`.
+
+    UserError where there are none, where a file is damaged or holds more than tensors, and where an index names what
+    is not there or lies outside the folder.
+    """
+    with ExitStack() as files:
+        for name in (SAFETENSORS, PICKLE):
+            if (folder / name).is_file():
+                yield read_file(folder / name, files)
+                return
+            if (folder / f"{name}{INDEX}").is_file():
+                yield read_shards(folder, f"{name}{INDEX}", files)
+                return
+        raise UserError(
+            f"{folder} holds no weights: it needs {SAFETENSORS} or {PICKLE}, or shards with {SAFETENSORS}{INDEX} or "
+            f"{PICKLE}{INDEX}"
+        )
+
+
+def read_file(path: Path, files: ExitStack) -> dict[str, Stored]:
+    """The tensors of one file, which `files` keeps open."""
+    if path.suffix == ".bin":
+        return {name: pickled(tensor) for name, tensor in read_pickle(path).items()}
+    try:
+        file = files.enter_context(safe_open(path, framework="pt"))
+        return {name: stored(path, file, name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def stored(path: Path, file: Any, name: str) -> Stored:
+    def read() -> Tensor:
+        try:
+            return file.get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise UserError(f"cannot read the tensor '{name}' in {path}: {error}") from None
+
+    header = file.get_slice(name)
+    dtype = header.get_dtype()
+    return Stored(tuple(header.get_shape()), DTYPES.get(dtype, dtype), read)
+
+
+def pickled(tensor: Tensor) -> Stored:
+    return Stored(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
+
+
+def read_shards(folder: Path, index: str, files: ExitStack) -> dict[str, Stored]:
+    """The tensors that an index names, each from its shard."""
+    places = weight_map(folder / index)
+    kind = ".bin" if index.startswith(PICKLE) else ".safetensors"
+    shards = {name: read_file(shard_path(folder, name, kind, index), files) for name in sorted(set(places.values()))}
+    for name, shard in places.items():
+        if name not in shards[shard]:
+            raise UserError(f"{folder / index} says that '{name}' is in {shard}, which does not hold it")
+    return {name: shards[shard][name] for name, shard in places.items()}
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Tensor -> shard, as an index has it."""
+    content = read_object(path)
+    places = content.get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
+        raise UserError(f"{path} is no index of weights: it needs a 'weight_map' from tensors to files")
+    return places
+
+
+def shard_path(folder: Path, name: str, kind: str, index: str) -> Path:
+    """The file of a shard. UserError where the name is more than a name, or a link leads out of the folder."""
+    path = folder / name
+    if not SHARD.fullmatch(name) or path.suffix != kind:
+        raise UserError(f"{folder / index} names {name[:80]!r}: a shard must be a {kind} file beside its index")
+    if not path.is_file():
+        raise UserError(f"{folder / index} names the shard {name}, which is missing: copy or download it again")
+    place = folder.resolve()
+    homes = [place, *([place.parents[1]] if place.parent.name == "snapshots" else [])]  # the Hub's cache links to blobs
+    if not any(home in path.resolve().parents for home in homes):
+        raise UserError(f"{path} is a link that leads out of its folder: put the file itself there")
+    return path
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; a UserError for anything else."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{path} has {path.stat().st_size:,} bytes: no such file of JSON is that large")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no run or model folder: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, not an object")
+    return content

@@ -1,0 +1,83 @@
+"""Text and tables, drawn in a terminal, plain and whole everywhere else."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table, whichever way it is shown."""
+
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    figures: int = 0
+    """So many of the last columns hold figures, which are set to the right."""
+
+
+Block = str | Grid
+
+
+def plain(blocks: list[Block]) -> str:
+    """Blocks as text, as wide as it takes: nothing is cut."""
+    return "\n\n".join(block if isinstance(block, str) else "\n".join(lines(block)) for block in blocks)
+
+
+def lines(grid: Grid) -> list[str]:
+    """A table's lines, columns two spaces apart."""
+    rows = [grid.heads, *grid.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = len(widths) - grid.figures
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def drawn(block: Block) -> Table | Text:
+    """A block for a terminal; what is too wide goes on in the next line."""
+    if isinstance(block, str):
+        return Text(block)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, head in enumerate(block.heads):
+        right = place >= len(block.heads) - block.figures
+        table.add_column(Text(head), justify="right" if right else "left", overflow="fold")
+    for row in block.rows:
+        table.add_row(*map(Text, row), style="bold" if row[0] == "total" else None)
+    return table
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of at most 120 characters."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def shaped(shape: Sequence[int]) -> str:
+    """(768, 3072) -> 768 x 3072."""
+    return " x ".join(map(str, shape)) if shape else "1"
+
+
+def sized(number: int) -> str:
+    """Bytes as people say them: 497.8 MB."""
+    return scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
+
+
+def amount(number: int) -> str:
+    """1234567 -> 1.2 M; a dash for nothing."""
+    return scaled(number, ("", "k", "M", "G", "T", "P")).strip() if number else "-"
+
+
+def scaled(number: int, units: Sequence[str]) -> str:
+    """A number in the largest unit that leaves 1 or more, with one decimal where that rounds."""
+    power = 0
+    while number >= 999.95 * 1000**power and power < len(units) - 1:
+        power += 1
+    return f"{number / 1000**power:,.{1 if power else 0}f} {units[power]}"
