@@ -92,15 +92,16 @@ def test_a_float32_file_gives_the_same_model_bit_for_bit(variant: str, tmp_path:
     assert again.tokenizer.encode("né\n") == tokenizer.encode("né\n")
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "llama"])
+@pytest.mark.parametrize("variant", ["gpt2", "llama", "gpt2, untied"])
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])
 def test_other_formats_round_each_matrix_as_ggml_does(
     variant: str, kind: str, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     model = build(*VARIANTS[variant])
     save_gguf(tmp_path / "x.gguf", model, tokenizer, kind)
-    again, number = load_gguf(tmp_path / "x.gguf").state_dict(), gguf.GGMLQuantizationType[kind]
+    again, head = load_gguf(tmp_path / "x.gguf").state_dict(), "output" if "untied" in variant else "embedding"
     for name, tensor in model.state_dict().items():
+        number = gguf.GGMLQuantizationType["Q8_0" if kind == "Q4_0" and name == f"{head}.weight" else kind]
         expected = tensor.numpy()
         if tensor.ndim == 2 and name != "positions.weight":
             expected = gguf.quants.dequantize(gguf.quants.quantize(expected, number), number)
@@ -281,6 +282,19 @@ def test_a_sliding_window_becomes_the_context_within_which_it_changes_nothing(
     again = load_gguf(tmp_path / "x.gguf")
     assert (again.config.context, again.config.window) == (16, None)
     assert torch.equal(again(tokens(16)), model(tokens(16)))
+
+
+def test_a_family_that_llama_cpp_calls_llama_is_written_as_one_and_read_as_a_llama(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {"architecture": "llama", "permuted": True}
+    for other in ("mistral", "gemma"):  # one after and one before it in the alphabet
+        monkeypatch.setattr(models.family(other), "GGUF", table, raising=False)
+    model = build("mistral", {})
+    save_gguf(tmp_path / "x.gguf", model, tokenizer, "F32")
+    again = load_gguf(tmp_path / "x.gguf")
+    assert again.config.family == "llama"
+    assert torch.equal(again(tokens()), model(tokens()))
 
 
 # --- what is refused

@@ -177,12 +177,13 @@ def test_each_contradiction_is_named(data: bytes, told: str, tmp_path: Path) -> 
 
 def test_version_2_nested_arrays_and_another_alignment_are_read(tmp_path: Path) -> None:
     aligned = key(4, struct.pack("<I", 8), "general.alignment")
-    whole = head(1, 2, version=2) + key(9, nested(4)) + aligned + entry(shape=(2, 1), offset=8)
+    whole = head(1, 2, version=2) + key(9, nested(4)) + aligned + entry("a-longer-name", shape=(2, 1), offset=8)
+    assert -(-len(whole) // 8) * 8 % 32, "aligned to 32 by chance"
     data = whole + bytes(-len(whole) % 8) + bytes(8) + np.array([1.5, -2], "<f4").tobytes()
     assert opened(tmp_path / "x.gguf", data) is None
     file = GGUFFile(tmp_path / "x.gguf")
     assert file.metadata["k"] == [[[[7]]]]
-    assert file.read("x").tolist() == [[1.5, -2]]
+    assert file.read("a-longer-name").tolist() == [[1.5, -2]]
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:

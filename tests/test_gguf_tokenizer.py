@@ -244,6 +244,19 @@ def test_pieces_are_merged_in_the_order_of_their_scores(seed: int) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_special_and_byte_tokens_are_no_product_of_merging() -> None:
+    metadata = pieces()
+    more = ["</", "s", ">", "s>", "<", "/", "<0", "x", "4", "1>", "0", "1", "x4", "x41>", "<|e", "nd|>", "<|end|>"]
+    for key, fill in (("token_type", NORMAL), ("scores", -99.0)):
+        metadata[f"tokenizer.ggml.{key}"] += [fill] * len(more)
+    metadata["tokenizer.ggml.tokens"] += more
+    tokenizer = read_tokenizer(metadata | {"tokenizer.ggml.eos_token_id": len(metadata["tokenizer.ggml.tokens"]) - 1})
+    for name, id in (("</s>", 2), ("<0x41>", 3 + 0x41), ("<|end|>", tokenizer.eos)):
+        assert tokenizer.core.token_to_id(name) == id
+        assert id not in tokenizer.encode(name)
+        assert tokenizer.decode(tokenizer.encode(name)) == name
+
+
 @needs_data
 def test_llama_2s_pieces_are_merged_in_the_order_of_their_scores() -> None:
     metadata, chooser = GGUFFile(VECTORS / "ggml-vocab-llama-spm.gguf").metadata, random.Random(0)

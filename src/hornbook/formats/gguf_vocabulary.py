@@ -120,7 +120,8 @@ class Vocabulary:
         scores = self.several("scores", float)
         if len(scores) != len(self.tokens) or not all(map(math.isfinite, scores)):
             raise UserError(f"the GGUF file has {len(self.tokens)} tokens and not as many scores that are numbers")
-        mergeable = {token: id for token, id in self.ids.items() if self.types[id] not in (UNKNOWN, CONTROL, BYTE)}
+        apart = {token for token, special in self.added() if special}
+        mergeable = {token: id for token, id in self.ids.items() if token not in apart and self.types[id] != BYTE}
         ranked = []
         for token, id in mergeable.items():
             for cut in range(1, len(token)):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hornbook.training.adafactor import Adafactor
+
 Groups = list[dict[str, Any]]
 
 DEFAULT_RATES = {"adamw": 2e-3, "adafactor": 1e-2, "muon": 4e-3}
@@ -22,12 +24,9 @@ def adamw(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list
 def adafactor(
     matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any
 ) -> list[Any]:
-    """Shazeer and Stern 2018, as torch has it: the rate is scaled by each tensor's own size (their section 8).
-
-    The tutorials use Hugging Face's Adafactor, whose rate is absolute: the same number moves the weights less here.
-    """
+    """Shazeer and Stern 2018, with an absolute rate; see `adafactor.py`."""
     groups: Groups = [{"params": matrices + tables}, {"params": others, "weight_decay": 0.0}]
-    return [torch.optim.Adafactor(groups, lr=o["lr"], weight_decay=o["decay"])]
+    return [Adafactor(groups, lr=o["lr"], weight_decay=o["decay"])]
 
 
 def muon(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any) -> list[Any]:
