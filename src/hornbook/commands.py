@@ -151,9 +151,10 @@ def generate(settings: Generate) -> None:
     prompt = typed_in() if settings.prompt == "-" else settings.prompt
     if note := unfamiliar(model, prompt_ids(model, prompt)):
         print(f"hornbook: {note}", file=sys.stderr)
+    opening = [] if settings.chat else [prompt]
     for sample in range(settings.samples):
         pieces = continuation(model, prompt, dataclasses.replace(settings, seed=settings.seed + sample))
-        for piece in itertools.chain([prompt], pieces):
+        for piece in itertools.chain(opening, pieces):
             print(piece, end="", flush=True)
         print()
 

@@ -265,6 +265,8 @@ class Generate:
     """A run folder."""
     prompt: Positional[str] = "-"
     """What the text begins with; - reads standard input."""
+    chat: bool = False
+    """The prompt is a user's message: put it into the model's own chat template."""
     tokens: int = 100
     """New tokens at most."""
     temperature: float = 1.0

@@ -10,6 +10,7 @@ from hornbook.config import Generate
 from hornbook.errors import UserError
 from hornbook.generation.choose import choose
 from hornbook.layers.model import LanguageModel
+from hornbook.text.chat import chat_ids
 from hornbook.text.tokenizers import Tokenizer
 
 
@@ -39,7 +40,8 @@ def stream_tokens(
     device = next(iter(model.state_dict().values())).device
     generator = torch.Generator().manual_seed(seed)
     ids, unread = list(prompt), list(prompt)
-    cache = model.make_cache(1, context) if cached else None
+    length = min(context, len(prompt) + tokens)  # a cache for 131,072 tokens can take more memory than the model
+    cache = model.make_cache(1, length) if cached else None
     forbidden = [i for i in (model.config.pad,) if i is not None]
     for _ in range(tokens):
         if len(ids) > context:
@@ -71,13 +73,22 @@ def stream_text(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def prompt_ids(model: LanguageModel, text: str) -> list[int]:
-    """The ids of a prompt, opened as the training documents were."""
-    opening = model.config.bos if model.config.bos is not None else model.config.eos
-    return ([] if opening is None else [opening]) + model.tokenizer.encode(text)
+    """The ids of a prompt, opened as the training documents were.
+
+    Where one token both opens and closes documents (ours, GPT-2's, OPT's) it comes first; elsewhere what the
+    tokeniser's own template puts in front, which may be nothing.
+    """
+    ids, c = model.tokenizer.encode(text), model.config
+    if c.bos == c.eos:
+        return [*([] if c.bos is None else [c.bos]), *ids]
+    framed = model.tokenizer.encode_framed(text)
+    before = next((n for n in range(len(framed) - len(ids) + 1) if framed[n : n + len(ids)] == ids), 0)
+    return framed[:before] + ids
 
 
 def continuation(model: LanguageModel, prompt: str, settings: Generate) -> Iterator[str]:
     """What the model writes after `prompt`, in pieces. Raises UserError as `stream_tokens` does."""
     s = settings
-    tokens = stream_tokens(model, prompt_ids(model, prompt), s.tokens, s.temperature, s.top_k, s.top_p, s.seed)
+    ids = chat_ids(model.tokenizer, [{"role": "user", "content": prompt}]) if s.chat else prompt_ids(model, prompt)
+    tokens = stream_tokens(model, ids, s.tokens, s.temperature, s.top_k, s.top_p, s.seed)
     return stream_text(tokens, model.tokenizer)

@@ -39,4 +39,6 @@ ABSENT = llama.ABSENT | {  # what Hugging Face means by a key that config.json l
     "window": 4096,
 }
 
+GGUF = llama.GGUF
+
 WEIGHTS = llama.WEIGHTS
