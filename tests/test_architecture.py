@@ -12,7 +12,7 @@ import hornbook
 ROOT = Path(hornbook.__file__).parent
 
 ORDER = [
-    {"atomic", "config", "errors", "progress", "machine"},
+    {"atomic", "config", "errors", "progress", "machine", "small_files"},
     {"text"},
     {"data"},
     {"layers"},
@@ -68,7 +68,12 @@ def test_a_file_imports_only_from_what_comes_before_it(path: Path) -> None:
         assert there == here or PLACE[there] <= PLACE[here], f"{here} must not import {there}"
 
 
-@pytest.mark.parametrize("package", ["text", "report", "config", "errors"])
+def test_every_verb_is_named_to_whoever_imports_all() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    assert sorted(hornbook.__all__) == sorted(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("package", ["text", "report", "config", "errors", "small_files"])
 def test_what_needs_no_torch_imports_none(package: str) -> None:
     for path in FILES:
         if part(path) == package:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import tokenizers
 
 from hornbook.errors import UserError
 from hornbook.text.chat import chat_ids
+from hornbook.text.tokenizer_files import Specials
 from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.text.tokenizers import Tokenizer
 
@@ -61,10 +63,8 @@ def test_a_model_without_a_template_says_so() -> None:
         "{{ ''.__class__.__base__.__subclasses__() }}",
         "{{ 'a' * 1000000000 }}",
         "{{ '%1000000000d' % 1 }}",
-        "{{ 9 ** 9 ** 9 }}",
+        "{{ 2 ** 99999999999 }}",
         "{% for i in range(1000000000) %}a{% endfor %}",
-        "{% for i in range(9999) %}{{ messages[0]['role'] + 'a b c d e f g h i j k l m n o p q r s t u v w x y z' }}"
-        "{% for j in range(9999) %}{{ 'abcdefghijklmnopqrstuvwxyz' }}{% endfor %}{% endfor %}",
         "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
         "{{ messages.append(1) }}",
         "{{ raise_exception('roles must alternate') }}",
@@ -77,3 +77,26 @@ def test_a_template_that_is_broken_or_hostile_is_one_line(template: str) -> None
     with pytest.raises(UserError, match="chat template does not work") as caught:
         chat_ids(tokenizer(template), HELLO)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [CHATML.replace("message['content']", "message['content'] | trim"), CHATML])
+def test_prefix_spaces_and_trimmed_messages_come_out_as_in_transformers(words: str, tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    core = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    core.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+    )
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=["<unk>", "<|im_start|>", "<|im_end|>"])
+    core.train_from_iterator(["Hello there", "user assistant system\n", " Be  brief. Hi."], trainer)
+    t = Tokenizer(core, Specials(unk="<unk>"), {"chat_template": words})
+    t.save(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    talk = [{"role": "system", "content": "  Be brief. "}, *HELLO]
+    assert chat_ids(t, talk) == theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+
+
+def test_a_template_that_runs_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hornbook.text.chat.PATIENCE", 1.0)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(UserError, match="ran for more than 1 seconds"):
+        chat_ids(tokenizer(endless), HELLO)

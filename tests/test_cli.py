@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from folders import edit, folder_of, speaking, store, tensors_of
 from hornbook import checkpoint
 from hornbook.cli import COMMANDS, main
+from hornbook.doctor import certificate
+from hornbook.doctor.finding import PASS, Finding
 
 SMALL = ["--tokenizer", "bytes", "--context", "32", "--batch", "2", "--steps", "2", "--layers", "1", "--dim", "16"]
 
@@ -42,6 +46,16 @@ def test_every_command_has_help_that_opens_with_an_example(word: str) -> None:
     assert f"hornbook {word}" in done.stdout.split("options")[0].split("\n\n", 1)[1]
 
 
+@pytest.mark.parametrize("word", COMMANDS)
+def test_help_says_what_each_word_stands_for(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([word, "--help"])
+    usage = capsys.readouterr().out.split("\n\n")[0]
+    assert "STR" not in usage
+    if word == "import":
+        assert "SOURCE RUN" in usage
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
     assert capsys.readouterr().out == "hornbook 0.1.0\n"
@@ -55,6 +69,12 @@ def test_an_unknown_rung_is_told_with_the_nearest(capfd: pytest.CaptureFixture[s
     line = refused(capfd, "train", "lama-tiny", "--out", str(tmp_path / "x"))
     assert "Did you mean 'llama-tiny'?" in line
     assert not (tmp_path / "x").exists()
+    assert len(line) < 300, "of many names, the nearest"
+
+
+def test_capitals_do_not_hide_the_nearest(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'llama-3.2-1b'?" in refused(capfd, "inspect", "Llama-3.2-1B")
+    assert "Did you mean 'gpt2'?" in refused(capfd, "import", "GPT2", "x")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +130,41 @@ def test_a_device_that_is_not_there_is_refused(
 ) -> None:
     assert "Possible: cpu" in refused(capfd, "train", "gpt2-tiny", "--out", str(tmp_path / "x"), "--device", "tpu")
     assert "Possible: cpu" in refused(capfd, "generate", runs["gpt2-tiny"], "The ", "--device", "tpu")
+
+
+def test_an_encoder_that_cannot_go_on_prints_nothing_but_why(
+    capfd: pytest.CaptureFixture[str], runs: dict[str, str]
+) -> None:
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", runs["bert-tiny"], "The "])
+    out, err = capfd.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert "fills in gaps" in err
+
+
+def test_what_a_folder_calls_its_parts_is_no_order_to_the_terminal(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, order = folder_of(speaking(), tmp_path / "theirs"), "x\x1b]0;pwned\x07\x1b[2J\rhornbook: \u202e"
+    store(folder, tensors_of(folder) | {order: torch.ones(1)})
+    capfd.readouterr()
+    main(["import", str(folder), str(tmp_path / "out")])
+    told = capfd.readouterr().err
+    assert r"x\x1b]0;pwned\x07\x1b[2J\rhornbook: \u202e" in told
+    assert told.count("\n") == 1
+    edit(folder / "config.json", model_type=f"{order}\nhornbook: all is well")
+    line = refused(capfd, "import", str(folder), str(tmp_path / "again"))
+    assert r"x\x1b]0;pwned\x07\x1b[2J\rhornbook: \u202e\nhornbook: all is well" in line
+
+
+def test_a_finding_is_one_line_whatever_it_tells(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Finding(PASS, "\x1b[2J\nFAIL")
+    monkeypatch.setattr(certificate, "examine", lambda settings: [found])
+    main(["doctor", "x"])
+    assert capfd.readouterr().out.splitlines()[0].endswith(r"\x1b[2J\nFAIL")
 
 
 def test_a_missing_run_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:

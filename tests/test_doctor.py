@@ -19,6 +19,7 @@ from hornbook.data.batches import Batch
 from hornbook.doctor import subject as subjects
 from hornbook.doctor.certificate import CHECKS, findings, trained_here
 from hornbook.doctor.finding import FAIL, PASS, SKIP, WARN, gap
+from hornbook.doctor.foreign import read_tokenizer
 from hornbook.doctor.loss import next_token
 from hornbook.doctor.sample_text import TEXT
 from hornbook.doctor.subject import reduced
@@ -110,6 +111,21 @@ def test_ids_that_do_not_fit_are_told(changes: dict[str, Any], name: str, told: 
     found = examined(subject_of(model, tmp_path))[name]
     assert told in found.meaning
     assert found.verdict == {300: PASS, 1000: WARN}.get(changes.get("vocab", 0), FAIL)
+
+
+def test_a_model_without_a_tokeniser_is_stored_and_compared_all_the_same(tmp_path: Path) -> None:
+    subject = healthy("llama", tmp_path)
+    subject.tokenizer = None
+    found = examined(subject)
+    assert not failed(found.values())
+    assert found["save and load"].verdict == PASS
+    for name in ("next token", "special text", "vocabulary"):
+        assert found[name].meaning == "there is no tokeniser that can be read"
+
+
+def test_an_encoder_without_a_head_is_refused_and_not_failed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without a masked-token head"):
+        examined(healthy("bert", tmp_path, masked_head=False))
 
 
 def test_words_that_are_lost_are_a_warning_and_not_an_error(tmp_path: Path) -> None:
@@ -293,6 +309,18 @@ def test_a_foreign_loss_that_does_not_shift_its_labels_is_found_out(
     assert "loss" in failed(found.values())
 
 
+def test_what_transformers_cannot_continue_texts_with_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 40}
+    transformers.BertForMaskedLM(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UserError, match=r"is an encoder.*leave --foreign out"):
+        hornbook.examine(str(tmp_path / "bert"), foreign=True)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    for name in ("nothing", "x.gguf"):
+        with pytest.raises(UserError, match="--foreign takes a Hugging Face folder on this machine; there is none at"):
+            hornbook.examine(str(tmp_path / name), foreign=True)
+
+
 def test_no_code_of_a_foreign_folder_is_run(tmp_path: Path) -> None:
     folder = foreign_folder("gpt2", tmp_path / "model")
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass M: pass\nclass C: pass\n")
@@ -304,6 +332,30 @@ def test_no_code_of_a_foreign_folder_is_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="its own code, which is never run"):
         hornbook.examine(str(folder), foreign=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"model_type": ["x"]}', r"no model type '\['x'\]'"),
+        ('{"model_type": {}, "architectures": {}}', "no model type"),
+        ("[" * 200_000, "cannot read .*config.json"),
+        ("3", "holds a JSON int"),
+    ],
+)
+def test_settings_of_a_foreign_folder_that_mean_nothing_are_one_line(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=told) as error:
+        hornbook.examine(str(tmp_path), foreign=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["3", '{"eos_token": ["x"]}', "[" * 200_000])
+def test_a_foreign_tokeniser_that_cannot_be_read_is_none(content: str, tmp_path: Path) -> None:
+    BYTES.save(tmp_path)
+    assert read_tokenizer(tmp_path) is not None
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    assert read_tokenizer(tmp_path) is None
 
 
 def test_a_foreign_folder_of_pickles_is_refused(tmp_path: Path) -> None:

@@ -62,6 +62,16 @@ def test_a_folder_in_half_precision_holds_the_rounded_numbers(kind: str, number:
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == number
 
 
+@pytest.mark.parametrize("kind", ["f32", "bf16"])
+def test_the_keys_of_many_n_grams_stay_integers_in_a_folder(kind: str, tmp_path: Path) -> None:
+    model = NGram(NGramConfig("ngram", 5001, 48, order=2))
+    model.fit(torch.arange(5001))
+    keys = model.get_buffer("keys_2")
+    assert not torch.equal(keys.float().long(), keys), "more than a float32 can hold"
+    assert "verified on arrival: every tensor" in exported(model.eval(), tmp_path, "out", type=kind).verified
+    assert torch.equal(load(tmp_path / "out").get_buffer("keys_2"), keys)
+
+
 def test_large_weights_are_spread_over_files_that_transformers_reads(tmp_path: Path) -> None:
     model = speaking()
     exported(model, tmp_path, "out", shard_size=2e-5)
@@ -114,8 +124,10 @@ def test_an_n_gram_becomes_an_arpa_file(smoothing: str, ends: dict[str, int], tm
 def test_an_arpa_file_holds_n_grams_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds n-grams, not a model of the family gpt2"):
         exported(speaking(), tmp_path, "x.arpa")
-    with pytest.raises(UserError, match=r"llama\.cpp has no"):
+    with pytest.raises(UserError, match=r"llama\.cpp has no n-grams; write an \.arpa file"):
         exported(counted(), tmp_path, "x.gguf")
+    with pytest.raises(UserError, match="leave out --type q8_0"):
+        exported(counted(), tmp_path, "x.arpa", type="q8_0")
 
 
 def test_the_format_may_be_named_where_the_target_does_not_say_it(tmp_path: Path) -> None:
@@ -134,12 +146,26 @@ def test_what_a_folder_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_file_of_weights_alone_is_not_what_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x\.safetensors is no file that .*: possible are a folder, x\.gguf"):
+        exported(speaking(), tmp_path, "x.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("target", ["out", "x.gguf", "x.arpa"])
 def test_nothing_is_written_over_what_is_there(target: str, tmp_path: Path) -> None:
     (tmp_path / target).write_text("precious")
     with pytest.raises(UserError, match="exists already"):
         exported(speaking(), tmp_path, target)
     assert (tmp_path / target).read_text() == "precious"
+
+
+@pytest.mark.parametrize("target", ["x.gguf", "x.arpa"])
+def test_a_file_does_not_replace_a_folder_even_an_empty_one(target: str, tmp_path: Path) -> None:
+    (tmp_path / target).mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        exported(counted() if target == "x.arpa" else speaking(), tmp_path, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", target]
 
 
 @pytest.mark.parametrize("target", ["out", "x.gguf", "x.arpa"])

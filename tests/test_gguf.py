@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hornbook import models
+from hornbook.checkpoint import load
 from hornbook.config import RopeScaling, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.formats.gguf import load_gguf, permuted, save_gguf
@@ -265,6 +266,23 @@ def test_one_tensor_at_a_time_is_in_memory_beside_the_model(
     assert len(alive) == 2 + 2 * 9
 
 
+def test_memory_is_asked_for_in_the_number_format_that_the_model_gets(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_gguf(tmp_path / "x.gguf", build("gemma", {}), tokenizer, "Q8_0")
+    wanted = load_gguf(tmp_path / "x.gguf").to(torch.bfloat16).state_dict()
+    asked, real = [], torch.nn.Module.to_empty
+
+    def watched(self: torch.nn.Module, **given: Any) -> torch.nn.Module:
+        asked.extend({parameter.dtype for parameter in self.parameters()})
+        return real(self, **given)
+
+    monkeypatch.setattr(torch.nn.Module, "to_empty", watched)
+    found = load(tmp_path / "x.gguf", dtype="bfloat16").state_dict()
+    assert asked == [torch.bfloat16]
+    assert all(torch.equal(found[name], tensor) and tensor.dtype == torch.bfloat16 for name, tensor in wanted.items())
+
+
 def test_a_head_that_repeats_the_embedding_is_tied(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = build("gpt2", {"tied": False})
     with torch.no_grad():
@@ -301,7 +319,7 @@ def test_a_family_that_llama_cpp_calls_llama_is_written_as_one_and_read_as_a_lla
 # --- what is refused
 
 
-@pytest.mark.parametrize("family", ["opt", "rnn", "ngram", "rnn_attention", "bert"])
+@pytest.mark.parametrize("family", ["opt", "rnn", "smollm3", "rnn_attention", "bert"])
 def test_a_model_that_llama_cpp_does_not_have_is_sent_to_the_hugging_face_folder(
     family: str, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
@@ -310,6 +328,8 @@ def test_a_model_that_llama_cpp_does_not_have_is_sent_to_the_hugging_face_folder
         save_gguf(tmp_path / "x.gguf", models.build(config), tokenizer)
     if family == "opt":
         assert str(caught.value) == "llama.cpp has no OPT; use the Hugging Face folder"
+    if family == "smollm3":  # llama.cpp has it
+        assert str(caught.value) == "smollm3 is not written as GGUF here; use the Hugging Face folder"
     assert not list(tmp_path.iterdir())
 
 
@@ -412,7 +432,7 @@ def test_keys_that_ask_for_nothing_are_passed_over(tmp_path: Path, tokenizer: To
         ({"blk.1.ffn_gate_inp.weight": torch.ones(8, 64)}, "'blk.1.ffn_gate_inp.weight', for which"),
         ({"blk.1.ffn_up.weight": torch.ones(96, 65)}, r"has shape \[96, 65\]; the metadata call for \[96, 64\]"),
         ({"token_embd.weight": torch.ones(200, 64)}, "259 tokens|264 tokens"),
-        ({"output_norm.weight": torch.full((64,), torch.nan)}, "no finite numbers"),
+        ({"output_norm.weight": torch.full((64,), torch.nan)}, "'output_norm.weight' holds NaN"),
         ({"rope_freqs.weight": torch.linspace(1, 8, 8)}, "not as Llama 3.1 does"),
         ({"rope_freqs.weight": torch.ones(8)}, None),
     ],

@@ -335,6 +335,13 @@ def test_a_tokeniser_that_llama_cpp_does_not_know_is_refused_in_one_line(make: A
 
 # --- damage
 
+LONG = {
+    "tokenizer.ggml.tokens": [f"{number:1024}" for number in range(300)],
+    "tokenizer.ggml.token_type": [NORMAL] * 300,
+    "tokenizer.ggml.scores": [0.0] * 300,
+}
+"""A small file of these costs little; one of 64 MB would take minutes."""
+
 
 @pytest.mark.parametrize(
     ("metadata", "told"),
@@ -355,6 +362,7 @@ def test_a_tokeniser_that_llama_cpp_does_not_know_is_refused_in_one_line(make: A
         (byte_level(add_bos_token=7), "add_bos_token in the GGUF file is 7"),
         (pieces() | {"tokenizer.ggml.scores": [1.0]}, "not as many scores"),
         (pieces() | {"tokenizer.ggml.scores": [float("nan")] * 319}, "scores that are numbers"),
+        (pieces() | LONG, "300 tokens too long to be merged in all ways"),
         ({"tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": ["▁a", "b"]}, "no token for unknown words"),
     ],
 )

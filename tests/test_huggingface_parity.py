@@ -17,6 +17,7 @@ from hornbook.errors import UserError
 from hornbook.formats.huggingface import COMMON, from_hf_config, names, to_hf_config
 from hornbook.generation.stream import stream_tokens
 from hornbook.layers.model import LanguageModel
+from hornbook.layers.norms import make_norm
 from hornbook.layers.positions import rotary_angles
 from hornbook.layers.transformer import Transformer
 from hornbook.text.tokenizer_training import train_tokenizer
@@ -295,6 +296,9 @@ def test_greedy_generation_is_the_same_token_for_token(variant: str, tmp_path: P
         ("gemma", {"hidden_act": "relu"}, "hidden_act 'relu'"),
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 8.0}}, "'dynamic'"),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "'yarn'"),
+        ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "different layers"),
+        ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention True"),
+        ("llama", {"is_causal": False}, "both sides"),
         ("bert", {"is_decoder": True}, "is_decoder True"),
     ],
 )
@@ -305,6 +309,37 @@ def test_a_folder_that_asks_for_a_part_we_do_not_have_is_refused(
     assert from_hf_config(spelled) is not None
     with pytest.raises(UserError, match=told):
         from_hf_config(spelled | change)
+
+
+def test_gemmas_norm_and_scale_round_as_theirs_in_bfloat16() -> None:
+    from transformers.models.gemma.modeling_gemma import GemmaModel, GemmaRMSNorm
+
+    x = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ours, theirs = make_norm("rms_plus_one", 64, 1e-6), GemmaRMSNorm(64, 1e-6)
+    weight = 0.3 * torch.randn(64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for norm in (ours, theirs):
+            norm.weight.copy_(weight)
+    assert torch.equal(ours.bfloat16()(x), theirs.bfloat16()(x))
+    config = their_config("gemma")
+    config.hidden_size = 768  # its square root is no bfloat16
+    embedded = GemmaModel(config).bfloat16().embed_tokens
+    model = models.build(models.find_size("gemma-tiny").replace(dim=768, layers=1, vocab=258)).bfloat16()
+    model.embedding.weight.data.copy_(embedded.weight)  # type: ignore[union-attr,operator]
+    tokens = tokens_of(258)
+    assert torch.equal(model.embed(tokens, tokens), embedded(tokens))  # type: ignore[operator]
+
+
+def test_every_end_of_text_that_config_json_lists_stops_generation(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = build("llama", {}, tokenizer.vocab)
+    checkpoint.save_model(tmp_path, model, tokenizer)
+    prompt = tokens_of(tokenizer.vocab, rows=1, width=8)[0].tolist()
+    told = list(stream_tokens(model, prompt, 6, temperature=0))
+    spelled = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(spelled | {"eos_token_id": [2, told[3]]}))
+    again = checkpoint.load(tmp_path)
+    assert list(stream_tokens(again, prompt, 6, temperature=0)) == told[: told.index(told[3])]
+    assert to_hf_config(again.config)["eos_token_id"] == [2, told[3]]
 
 
 def test_rotary_angles_are_the_same_bit_for_bit_far_out() -> None:

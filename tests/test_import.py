@@ -238,6 +238,18 @@ def test_an_encoder_without_a_head_arrives_too(tmp_path: Path) -> None:
     assert same(load(tmp_path / "out"), model)
 
 
+@pytest.mark.parametrize("name", [".", "absolute"])
+def test_the_folder_that_one_is_in_is_not_replaced(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(speaking(), tmp_path / "theirs")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    target = name if name == "." else str(tmp_path / "here")
+    with pytest.raises(UserError, match="is the folder that you are in: give the name of a new one"):
+        import_model(Import("../theirs", target))
+    import_model(Import("../theirs", "./model"))
+    assert [path.name for path in Path(".").iterdir()] == ["model"]
+
+
 def test_a_checkpoint_in_shards_is_a_run_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, real = speaking(), checkpoint.save_model
     monkeypatch.setattr(checkpoint, "save_model", lambda *args: real(*args, shard=20_000))
@@ -266,6 +278,8 @@ def test_published_names_are_sizes_that_have_a_vocabulary_of_their_own() -> None
         ("gpt2-tiny", "no published weights of gpt2-tiny: train it with `hornbook train gpt2-tiny`"),
         ("gpt2-medum", "Did you mean 'gpt2-medium'?"),
         ("someone/something", "write hf:someone/something for a model of the Hub"),
+        ("GPT2", "Did you mean 'gpt2'?"),
+        ("nothing.gguf", "there is no file 'nothing.gguf'"),
         ("runs/nothing", "there is no run or model folder 'runs/nothing'"),
         ("hf:a/b/c", "write hf:owner/name"),
         ("hf:", "write hf:owner/name"),

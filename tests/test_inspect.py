@@ -312,6 +312,16 @@ def test_what_cannot_be_inspected_is_refused_in_one_line(tmp_path: Path) -> None
         Inspect("gpt2", vocab=0)
 
 
+@pytest.mark.parametrize("sizes", [{"hidden_size": 10**9}, {"num_attention_heads": 10**9, "head_dim": 10**9}])
+def test_sizes_that_no_model_can_have_are_refused_in_one_line(sizes: dict[str, int], tmp_path: Path) -> None:
+    folder = Path(folder_of(models.find_size("llama-3-8b"), tmp_path / "theirs"))
+    spelled = json.loads((folder / "config.json").read_text()) | sizes | {"intermediate_size": 10**9, "head_dim": 10**9}
+    (folder / "config.json").write_text(json.dumps(spelled))
+    with pytest.raises(UserError, match="describes a model that cannot be") as error:
+        dissect(Inspect(str(folder)))
+    assert "\n" not in str(error.value)
+
+
 def test_printing_it_shows_layers_and_names() -> None:
     text = str(hornbook.inspect("llama-3-8b"))
     for words in ("llama-3-8b: Llama", "blocks.0-31", "32 x Block", "8,030,261,248", "model.layers.{i}.mlp"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hornbook.report.page import Rung
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "examine", "generate", "inspect", "ladder", "load", "train"]
+__all__ = ["evaluate", "examine", "export", "generate", "import_model", "inspect", "ladder", "load", "train"]
 
 
 def load(source: str, device: str | None = None, dtype: str | None = None) -> LanguageModel:

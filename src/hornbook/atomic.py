@@ -50,9 +50,15 @@ def folder_written_aside(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def refuse_existing(path: Path) -> None:
-    """UserError where something is at `path` that would be lost; an empty folder is not."""
-    if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+def refuse_existing(path: Path, folder: bool = True) -> None:
+    """UserError where something is at `path` that would be lost, or could not be replaced by a `folder`, or by a file.
+
+    A folder may replace an empty one, but not the one that this program runs in, whose path would lead nowhere.
+    """
+    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if empty and path.samefile(os.curdir):
+        raise UserError(f"{path} is the folder that you are in: give the name of a new one, such as {path / 'model'}")
+    if os.path.lexists(path) and not (empty and folder):
         raise UserError(f"{path} exists already: choose another name, or remove it first")
 
 

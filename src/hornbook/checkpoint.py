@@ -23,12 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hornbook import machine, models
+from hornbook import machine
 from hornbook.atomic import sync, written_aside
-from hornbook.config import ModelConfig
 from hornbook.errors import UserError, unknown
 from hornbook.formats.config_json import read_config
-from hornbook.formats.filling import fill, match
+from hornbook.formats.filling import build_empty, fill, match
 from hornbook.formats.huggingface import stored_weights, to_hf_config
 from hornbook.formats.sources import locate
 from hornbook.formats.weights import INDEX, SAFETENSORS, open_weights
@@ -58,7 +57,8 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     write_json(folder / "config.json", to_hf_config(config, dtype))
-    ends = {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
+    eos = [config.eos, *config.stops] if config.stops else config.eos
+    ends = {"bos_token_id": config.bos, "eos_token_id": eos, "pad_token_id": config.pad}
     write_json(
         folder / "generation_config.json",
         {key: value for key, value in ends.items() if value is not None} | dict(generation or {}),
@@ -112,7 +112,7 @@ def load(
     if path.is_file():
         from hornbook.formats.gguf import load_gguf
 
-        model = load_gguf(path, device).to(number)
+        model = load_gguf(path, device, number)
     else:
         model = load_folder(path, device, number)
     if text and not hasattr(model, "tokenizer"):
@@ -142,17 +142,6 @@ def load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) ->
     if any((folder / name).is_file() for name in TOKENIZER_FILES):
         model.tokenizer = read_tokenizer(folder)
     return model
-
-
-def build_empty(config: ModelConfig, tensors: int | None = None) -> LanguageModel:
-    """A model without numbers, on 'meta'. UserError where so many stored tensors are too few for its layers."""
-    if tensors is not None and (layers := getattr(config, "layers", 0)) > tensors:
-        raise UserError(f"config.json calls for {layers} layers; the weights hold only {tensors} tensors")
-    try:
-        with torch.device("meta"):
-            return models.build(config)
-    except (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
-        raise UserError(f"config.json describes a model that cannot be: {str(error)[:200]}") from None
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -78,7 +78,9 @@ def run(word: str, rest: list[str]) -> None:
 
 def fail(line: str, code: int) -> None:
     """One line, then out."""
-    print(f"hornbook: {line}", file=sys.stderr)
+    from hornbook.errors import visible
+
+    print(f"hornbook: {visible(line)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hornbook.config import Doctor, Evaluate, Export, Generate, Import, Inspect, Ladder, Tokenize, Train
+from hornbook.errors import visible
 
 if TYPE_CHECKING:
     from hornbook.evaluation.sentences import Sentence
@@ -149,12 +150,13 @@ def generate(settings: Generate) -> None:
 
     model = opened(settings)
     prompt = typed_in() if settings.prompt == "-" else settings.prompt
-    if note := unfamiliar(model, prompt_ids(model, prompt)):
+    if not settings.chat and (note := unfamiliar(model, prompt_ids(model, prompt))):
         print(f"hornbook: {note}", file=sys.stderr)
     opening = [] if settings.chat else [prompt]
     for sample in range(settings.samples):
         pieces = continuation(model, prompt, dataclasses.replace(settings, seed=settings.seed + sample))
-        for piece in itertools.chain(opening, pieces):
+        begun = list(itertools.islice(pieces, 1))  # a model that cannot go on says so before anything is printed
+        for piece in itertools.chain(opening, begun, pieces):
             print(piece, end="", flush=True)
         print()
 
@@ -182,7 +184,7 @@ def doctor(settings: Doctor) -> None:
     for finding in examine(settings):
         found.append(finding)
         if not settings.json:
-            console.print(finding.line, style=styles[finding.verdict])
+            console.print(visible(finding.line), style=styles[finding.verdict])
     failed = any(finding.verdict == FAIL for finding in found)
     if settings.json:
         print(json.dumps({"run": settings.run, "passed": not failed, "checks": [f.summary for f in found]}))
@@ -228,14 +230,14 @@ def unfamiliar(model: LanguageModel, ids: list[int]) -> str:
     """What the model does not know of a prompt: words outside its vocabulary, or a context it never counted."""
     tokenizer = model.tokenizer
     if tokenizer.unk is not None and tokenizer.unk in ids:
-        return f"{ids.count(tokenizer.unk)} words of the prompt are unknown to the model's vocabulary"
+        return f"the model's vocabulary lacks {ids.count(tokenizer.unk)} of the prompt's words"
     if not hasattr(model, "backoff_path"):
         return ""
     unseen = [step for step in model.backoff_path(ids, model.config.eos or 0) if not step.seen]  # type: ignore[operator]
     if not unseen:
         return ""
     words = "".join(tokenizer.piece(i) for i in unseen[0].context if i < tokenizer.vocab)
-    return f"nothing was ever counted after {words!r}: going on from {len(unseen[-1].context) - 1} tokens of it"
+    return f"nothing was ever counted after {words!r}: going on from {len(unseen[-1].context) - 1} of its tokens"
 
 
 def print_scores(rows: dict[str, dict[str, Any]]) -> None:

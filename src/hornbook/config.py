@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import Positional, UseAppendAction, arg
 
 from hornbook.errors import UserError
 
@@ -29,6 +29,8 @@ class ModelConfig:
     """Token id that opens a document (also its separator in packed batches)."""
     eos: int | None = None
     """Token id that closes a document; generation stops there."""
+    stops: tuple[int, ...] = ()
+    """Further token ids at which generation stops: the end of a message, say."""
     pad: int | None = None
     """Token id that fills up rows; never predicted, never attended to."""
 
@@ -43,7 +45,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary positions are stretched to contexts longer than those first trained on."""
+    """RoPE scaling: how rotary positions are stretched to contexts longer than those first trained on."""
 
     kind: str
     """'linear' (Chen et al. 2023): all rates divided by `factor`; 'llama3' (Grattafiori et al. 2024, section 3.4.3 and
@@ -78,9 +80,9 @@ class TransformerConfig(ModelConfig):
     is 1 + weight)."""
     norm_eps: float = 1e-5
     pre_norm: bool = True
-    """True puts the norm before the sub-layer (GPT-2 and later), False after the residual sum (2017, BERT)."""
+    """True puts the norm before the sub-layer (GPT-2 and later); False is post-norm, after the sum (2017, BERT)."""
     query_norm: bool = False
-    """Each head's queries and keys go through an RMSNorm before they meet (Qwen3)."""
+    """QK norm: each head's queries and keys go through an RMSNorm before they meet (Qwen3)."""
     parallel: bool = False
     """Attention and MLP read the same input and are added together (GPT-NeoX)."""
     activation: str = "gelu_tanh"
@@ -95,9 +97,9 @@ class TransformerConfig(ModelConfig):
     rotary_share: float = 1.0
     """The share of a head's channels that rotate, the first ones (GPT-NeoX: a quarter)."""
     unrotated: tuple[int, ...] = ()
-    """Blocks, by number, whose queries and keys do not rotate (SmolLM3)."""
+    """NoPE layers: blocks, by number, whose queries and keys do not rotate (SmolLM3)."""
     window: int | None = None
-    """A position sees itself and the window - 1 before it; None for all before it."""
+    """Sliding window: a position sees itself and the window - 1 before it; None for all before it."""
     qkv_bias: bool = True
     """The projections to queries, keys and values carry biases."""
     output_bias: bool = True
@@ -136,7 +138,7 @@ def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool],
 class Train:
     """Pretrain any rung: hornbook train llama-tiny --data wikitext-2 --minutes 5"""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A rung: a named size such as bigram, rnn, rnn-attention, gpt2-tiny, llama-tiny."""
     data: str = "python-docs"
     """A corpus by name, or a file, a folder, or - for standard input."""
@@ -214,9 +216,9 @@ MODEL_FIELDS = ("context", "layers", "dim", "heads", "kv_heads", "mlp", "dropout
 class Evaluate:
     """Measure a model on one scale: hornbook evaluate runs/x wikitext-2"""
 
-    run: Positional[str]
-    """A run folder."""
-    data: Positional[str] = "python-docs"
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or anything else that can be loaded."""
+    data: Annotated[Positional[str], arg(metavar="DATA")] = "python-docs"
     """A corpus by name, or a file, a folder, or - for standard input."""
     split: Literal["train", "validation", "test"] = "validation"
     column: str = "text"
@@ -245,7 +247,7 @@ class Evaluate:
 class Doctor:
     """Does a model do what a language model must? hornbook doctor runs/x"""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder, or anything else that can be loaded."""
     foreign: bool = False
     """Judge a Hugging Face folder as transformers runs it, instead of as we do. Code in the folder is never run."""
@@ -261,9 +263,9 @@ class Doctor:
 class Generate:
     """Let a model speak: hornbook generate runs/x "Once upon a time" """
 
-    run: Positional[str]
-    """A run folder."""
-    prompt: Positional[str] = "-"
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or anything else that can be loaded."""
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")] = "-"
     """What the text begins with; - reads standard input."""
     chat: bool = False
     """The prompt is a user's message: put it into the model's own chat template."""
@@ -290,7 +292,7 @@ class Generate:
 class Inspect:
     """What a model is made of, without memory for its weights: hornbook inspect opt-66b --layers"""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A named size, or a run or Hugging Face folder, of which only config.json is read."""
     layers: bool = False
     """The module tree with shapes, parameters, bytes and FLOPs; the default where nothing else is asked for."""
@@ -311,9 +313,9 @@ class Inspect:
 class Import:
     """Bring a model in, as a folder of ours: hornbook import gpt2 runs/gpt2"""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """A Hugging Face folder, a run, a .gguf file, a published name such as gpt2, or hf:owner/name[@revision]."""
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """The folder to write; it must be new or empty."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights in it."""
@@ -323,9 +325,9 @@ class Import:
 class Export:
     """Write a model for other programs: hornbook export runs/x x.gguf --type q8_0"""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder, or anything else that can be loaded."""
-    target: Positional[str]
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
     """What to write, which must be new: a .gguf or .arpa file, else a Hugging Face folder."""
     format: Literal["hf", "gguf", "arpa"] | None = None
     """Where the target's name does not say it."""
@@ -342,7 +344,7 @@ class Export:
 class Ladder:
     """Climb every rung on one text: hornbook ladder"""
 
-    data: Positional[str] = "python-docs"
+    data: Annotated[Positional[str], arg(metavar="DATA")] = "python-docs"
     """A corpus by name, or a file, a folder, or - for standard input."""
     out: str | None = None
     """The folder; default runs/ladder-DATA. The same command again carries on where it stopped."""
@@ -377,7 +379,7 @@ class Ladder:
 class Tokenize:
     """Train a tokeniser, or show how a text is cut: hornbook tokenize wikitext-2 --out tok --vocab 8192"""
 
-    data: Positional[str] = "python-docs"
+    data: Annotated[Positional[str], arg(metavar="DATA")] = "python-docs"
     """The corpus to train on: by name, or a file, a folder, or - for standard input."""
     out: str | None = None
     """Folder to write tokenizer.json into."""

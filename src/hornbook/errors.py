@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+MANY, NEAR = 20, 8
+"""Names above which an error lists the nearest only, and how many."""
 
 
 class UserError(Exception):
@@ -12,11 +15,35 @@ class UserError(Exception):
 
 
 def unknown(kind: str, given: str, possible: Iterable[str], hint: str = "") -> UserError:
-    """The error for a name that is not in a set: the nearest match first, then everything that exists."""
-    names = sorted(possible)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {kind} '{given}'.{guess} Possible: {', '.join(names)}.{' ' + hint if hint else ''}")
+    """The error for a name that is not in a set: the nearest match first, then what exists."""
+    names = list(possible)
+    return UserError(
+        f"unknown {kind} '{given}'.{guess(given, names)} Possible: {choice(given, names)}.{' ' + hint if hint else ''}"
+    )
+
+
+def guess(given: str, names: Iterable[str]) -> str:
+    """A question after the nearest of `names`, a space before it; nothing where none is near."""
+    near = nearest(given, names, 1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def choice(given: str, names: Collection[str]) -> str:
+    """All of `names`; of more than `MANY` the nearest, where any is near."""
+    near = nearest(given, names, NEAR) if len(names) > MANY else []
+    return f"{', '.join(near)}, and {len(names) - len(near)} others" if near else ", ".join(sorted(names))
+
+
+def nearest(given: str, names: Iterable[str], most: int) -> list[str]:
+    """At most so many of `names` that look like `given`, the likest first; capitals do not matter."""
+    lower = {name.lower(): name for name in sorted(names)}
+    return [lower[name] for name in difflib.get_close_matches(given.lower(), lower, n=most, cutoff=0.5)]
+
+
+def visible(text: str) -> str:
+    """A text on one line, with what a terminal would obey written out: ends of lines, control characters, changes of
+    direction become \\n, \\x1b, \\u202e. Names from a folder or a file may hold any."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:

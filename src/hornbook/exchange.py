@@ -18,24 +18,26 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hornbook.atomic import folder_written_aside, refuse_existing, written_aside
-from hornbook.checkpoint import DTYPES, build_empty, load, save_model
+from hornbook.checkpoint import DTYPES, load, save_model
 from hornbook.config import Export, Import
 from hornbook.errors import UserError
 from hornbook.formats.arpa import LN10, ZERO, read_arpa, spelled, write_arpa
 from hornbook.formats.config_json import read_config
+from hornbook.formats.filling import build_empty
 from hornbook.formats.gguf import gguf_table, load_gguf, save_gguf
-from hornbook.formats.gguf_types import block_formats
+from hornbook.formats.gguf_types import LARGEST_HALF, block_formats
 from hornbook.formats.sources import locate
-from hornbook.formats.weights import read_object
 from hornbook.layers.model import LanguageModel
 from hornbook.models.ngram import NGram
+from hornbook.small_files import read_object
 from hornbook.text.byte_alphabet import spell
 
 FLOATS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 """Number formats of a Hugging Face folder, by their short names."""
 BLOCKS = ("q8_0", "q4_0")
 """Further ones of GGUF: 32 numbers share a scale."""
-LARGEST_HALF = 65504.0
+NO_FOLDER = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".json")
+"""Endings by which nobody means a folder."""
 
 ARPA_CLOSE = 1e-4
 """Nats. A number of at most 228 nats (log10 of -99) has 9 digits in the file, 1e-9 of it, and 24 bits here, 6e-8 of it:
@@ -82,7 +84,11 @@ def export_model(settings: Export) -> Arrival:
     kind = settings.type or {"hf": "f32", "gguf": "f16", "arpa": "f32"}[form]
     if form == "hf" and kind not in FLOATS:
         raise UserError(f"a Hugging Face folder takes f32, bf16 or f16; for {kind} let the target end in .gguf")
-    refuse_existing(target)
+    if form == "arpa" and settings.type:
+        raise UserError(f"an ARPA file holds decimal numbers, of which there is one kind: leave out --type {kind}")
+    if form == "hf" and not settings.format and target.suffix in NO_FOLDER:
+        raise UserError(f"{target} is no file that can be written alone: possible are a folder, x.gguf and x.arpa")
+    refuse_existing(target, folder=form == "hf")
     place = locate(settings.run)
     if place.is_dir() and form != "hf":
         CHECKS[form](build_empty(read_config(place)))  # before the weights are read
@@ -101,7 +107,12 @@ def to_folder(model: LanguageModel, target: Path, kind: str, shard: int, generat
         refuse_overflow(model)
     with delivered(target) as aside:
         save_model(aside, model, getattr(model, "tokenizer", None), FLOATS[kind], shard, generation)
-        return compared(model, load(aside), kind, lambda tensor: iter([tensor.to(dtype).to(tensor.dtype)]))
+        return compared(model, load(aside), kind, lambda tensor: iter([rounded_to(dtype, tensor)]))
+
+
+def rounded_to(dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    """What a folder of `dtype` makes of a tensor: integers (the keys of n-grams) stay as they are."""
+    return tensor.to(dtype).to(tensor.dtype) if tensor.is_floating_point() else tensor
 
 
 def to_gguf(model: LanguageModel, target: Path, kind: str) -> str:
@@ -112,7 +123,7 @@ def to_gguf(model: LanguageModel, target: Path, kind: str) -> str:
         path = Path(aside) / target.name  # the file's name is written into it
         save_gguf(path, model, model.tokenizer, kind.upper())
         told = compared(model, load_gguf(path), kind, lambda tensor: roundings(tensor, kind, shifted))
-        refuse_existing(target)
+        refuse_existing(target, folder=False)
         os.replace(path, target)
         return told
 
@@ -184,8 +195,9 @@ def roundings(tensor: Tensor, kind: str, shifted: bool) -> Iterator[Tensor]:
         return
     yield tensor.to(torch.bfloat16 if kind == "bf16" else torch.float16).to(tensor.dtype)
     if kind in BLOCKS and tensor.ndim == 2 and tensor.shape[1] % 32 == 0:
-        package, number = block_formats(kind.upper())
-        yield torch.from_numpy(package.dequantize(package.quantize(tensor.numpy(), number), number))
+        for finer in dict.fromkeys((kind, "q8_0")):  # the head of a q4_0 file is q8_0
+            package, number = block_formats(finer.upper())
+            yield torch.from_numpy(package.dequantize(package.quantize(tensor.numpy(), number), number))
 
 
 def refuse_overflow(model: LanguageModel) -> None:

@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hornbook.errors import visible
+
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
@@ -59,7 +61,7 @@ class Bar:
 
 def say(line: str) -> None:
     """A plain line on standard error, above a bar if there is one."""
-    console.print(line)
+    console.print(visible(line))
 
 
 def duration(seconds: float) -> str:

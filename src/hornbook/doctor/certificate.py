@@ -72,6 +72,8 @@ def findings(subject: Subject, compile: bool = False) -> Iterator[Finding]:
         raise UserError(
             f"a context of {subject.config.context} is too short to be examined: at least {SHORTEST} tokens"
         )
+    if not getattr(subject.config, "masked_head", True):
+        raise UserError("this encoder came without a masked-token head: there are no logits to examine")
     for name, (look, models) in CHECKS.items():
         if look is rounding.compiled and not compile:
             found = Finding(SKIP, "only with --compile: it takes half a minute or more")

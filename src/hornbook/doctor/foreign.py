@@ -1,13 +1,12 @@
 """A Hugging Face folder judged as transformers runs it: an `AutoModelForCausalLM` behind our contract.
 
-Nothing that the folder brings along is executed: no remote code, and safetensors only.
+No code that the folder brings along is executed, and weights are read from safetensors only.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from hornbook.doctor.quiet import quiet_transformers
 from hornbook.doctor.subject import FRESH, SMALL, Subject, without_dropout
 from hornbook.errors import UserError, missing_extra
 from hornbook.layers.model import LanguageModel
-from hornbook.text.tokenizers import Tokenizer, load_tokenizer
+from hornbook.small_files import read_object
+from hornbook.text.tokenizers import Tokenizer
 
 
 class ForeignCache:
@@ -122,7 +122,7 @@ class ForeignSubject(Subject):
         try:
             return checkpoint.load(self.source, str(self.device))(x), "our own model"
         except UserError as error:
-            raise NotApplicable(f"not ours to compare with: {error}") from None
+            raise NotApplicable(f"not ours to compare with: {str(error).split('. Possible')[0]}") from None
 
     def objective(self, model: LanguageModel) -> nn.Module:
         assert isinstance(model, ForeignModel)
@@ -173,14 +173,17 @@ def check_folder(folder: Path) -> None:
         import transformers
     except ImportError:
         raise missing_extra("transformers", "transformers", "doctor --foreign") from None
-    try:
-        stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = stated.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"'{folder}' is no Hugging Face folder: its config.json cannot be read ({error})") from None
+    if not folder.is_dir():
+        raise UserError(f"--foreign takes a Hugging Face folder on this machine; there is none at '{folder}'")
+    stated = read_object(folder / "config.json")
+    kind, classes = stated.get("model_type"), stated.get("architectures")
+    if isinstance(classes, list) and classes and all(str(name).endswith("ForMaskedLM") for name in classes):
+        raise UserError(
+            f"'{folder}' is an encoder, and --foreign judges models that continue texts: leave --foreign out"
+        )
     if str(kind).startswith("hornbook_"):
         import hornbook.formats.transformers  # noqa: F401 (makes our own rungs known there)
-    if kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+    if isinstance(kind, str) and kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
         return
     own = "its own code, which is never run here" if "auto_map" in stated else "another version, or nothing that exists"
     raise UserError(f"transformers {transformers.__version__} has no model type '{kind}': the folder needs {own}")
@@ -207,6 +210,6 @@ def read_model(folder: Path, device: torch.device | str) -> ForeignModel:
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     """The folder's tokeniser; None where there is none that we can read."""
     try:
-        return load_tokenizer(folder)
+        return checkpoint.read_tokenizer(folder)
     except UserError:
         return None

@@ -153,6 +153,8 @@ def certain(s: Subject, tokens: Tensor, token: int) -> bool:
 def next_token(s: Subject) -> Finding:
     """On plain English a trained model knows the next token better than the same one, or the one after the next."""
     c, length = s.config, min(128, s.config.context, len(s.text_ids) - 2)
+    if s.tokenizer is None:
+        raise NotApplicable("there is no tokeniser that can be read")
     if not s.text_ids:
         raise NotApplicable("this tokeniser can make little of plain English")
     if length < 8:

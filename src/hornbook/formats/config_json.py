@@ -13,8 +13,8 @@ from hornbook import models
 from hornbook.config import ModelConfig, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.formats.huggingface import COMMON, from_hf_config, names
-from hornbook.formats.weights import read_object
 from hornbook.progress import say
+from hornbook.small_files import read_object
 
 MOST = {"layers": 10_000}
 """Largest sizes that are believed; 10 ** 9 for all others."""
@@ -115,6 +115,8 @@ def shape_fault(config: TransformerConfig) -> str:
         return f"a width of {config.dim} cannot be divided among {config.heads} heads"
     if config.kv_heads and config.heads % config.kv_heads:
         return f"{config.heads} query heads cannot share {config.kv_heads} key and value heads evenly"
+    if config.rotary_share > 1:
+        return f"{config.rotary_share} times the channels of a head cannot rotate"
     turning = int(config.resolved().head_dim * config.rotary_share)
     if config.positions == "rotary" and (turning % 2 or not turning or config.rope_theta <= 0):
         return f"{turning} channels of a head cannot rotate in pairs by a theta of {config.rope_theta}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hornbook import models
+from hornbook.config import ModelConfig
 from hornbook.errors import UserError
 from hornbook.formats.huggingface import export_weights, import_weights
 from hornbook.formats.weights import Stored
@@ -24,6 +25,20 @@ HARMLESS = re.compile(
 )
 """Tables that old versions of transformers stored and that follow from the config, or repeat another tensor."""
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+def build_empty(config: ModelConfig, tensors: int | None = None, source: str = "config.json") -> LanguageModel:
+    """A model without numbers, on torch's 'meta' device: every tensor has its shape and takes no memory.
+
+    UserError, which names `source`, where such a model cannot be, or so many stored tensors are too few for its layers.
+    """
+    if tensors is not None and (layers := getattr(config, "layers", 0)) > tensors:
+        raise UserError(f"{source} calls for {layers} layers; the weights hold only {tensors} tensors")
+    try:
+        with torch.device("meta"):
+            return models.build(config)
+    except (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        raise UserError(f"{source} describes a model that cannot be: {str(error)[:200]}") from None
 
 
 def fill(model: LanguageModel, weights: Mapping[str, Stored], plan: Mapping[str, str]) -> None:

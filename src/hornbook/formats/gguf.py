@@ -20,6 +20,7 @@ from torch import Tensor
 from hornbook import machine, models
 from hornbook.config import TransformerConfig
 from hornbook.errors import UserError, unknown
+from hornbook.formats.filling import build_empty, check_finite
 from hornbook.formats.gguf_config import ROPE_FACTORS, check_told, read_config, rope_factors, write_config
 from hornbook.formats.gguf_file import Entry, GGUFFile, shown, write
 from hornbook.formats.gguf_tokenizer import SPECIAL_IDS, read_tokenizer, write_tokenizer
@@ -53,16 +54,20 @@ FUSED = ("gpt2", "gptneox")
 """Architectures that keep queries, keys and values in one tensor, one after the other."""
 STRETCHED = "llama"
 """The architecture that takes `ROPE_FACTORS`."""
+ABSENT = ("opt",)
+"""Families that llama.cpp does not know, beside those that only we have."""
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}
 """llama.cpp's numbers for files mostly of one format."""
 QUANTISATION_VERSION = 2
 
 
-def load_gguf(path: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-    """The model in a GGUF file, in float32, ready to use; its tokeniser is `model.tokenizer`.
+def load_gguf(
+    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> LanguageModel:
+    """The model in a GGUF file, its numbers in `dtype`, ready to use; its tokeniser is `model.tokenizer`.
 
-    Tensors are read one at a time: memory holds the model and one tensor at most. Raises UserError for a file that is
-    damaged, or that asks for what is not built here.
+    Memory holds the model and one tensor in float32, twice where its rows are rearranged. Raises UserError for a file
+    that is damaged, or that asks for what is not built here.
     """
     device = machine.check_device(str(device))
     file = GGUFFile(path)
@@ -74,8 +79,7 @@ def load_gguf(path: str | Path, device: str | torch.device = "cpu") -> LanguageM
     if tied_twice(file):
         del shapes["output.weight"]
     config = read_config(file.metadata, shapes, stretch_of(file))
-    with torch.device("meta"):
-        model = models.build(config)
+    model = build_empty(config, source=str(path)).to(dtype)
     check_tensors(model, shapes)
     tokenizer = read_tokenizer(file.metadata)
     if tokenizer.vocab > config.vocab:
@@ -115,14 +119,18 @@ def save_gguf(path: str | Path, model: LanguageModel, tokenizer: Tokenizer, kind
 
 
 def gguf_table(model: LanguageModel) -> Mapping[str, Any]:
-    """The family's GGUF table; a UserError for a model that llama.cpp does not know."""
+    """The family's GGUF table; a UserError for a model that llama.cpp does not know, or that is not written here."""
     name = model.config.family
     table = getattr(models.family(name), "GGUF", None)
     if table is None:
-        shown = name.upper() if len(name) <= 4 else name.replace("_", "-")
+        word = name.upper() if len(name) <= 4 else name.replace("_", "-")
         if not model.causal:
-            raise UserError(f"llama.cpp has no masked language models such as {shown}; use the Hugging Face folder")
-        raise UserError(f"llama.cpp has no {shown}; use the Hugging Face folder")
+            raise UserError(f"llama.cpp has no masked language models such as {word}; use the Hugging Face folder")
+        if model.counted:
+            raise UserError("llama.cpp has no n-grams; write an .arpa file or a folder")
+        if name in ABSENT or models.family(name).HF["model_type"].startswith("hornbook_"):
+            raise UserError(f"llama.cpp has no {word}; use the Hugging Face folder")
+        raise UserError(f"{word} is not written as GGUF here; use the Hugging Face folder")
     return table
 
 
@@ -192,8 +200,7 @@ def fill(model: LanguageModel, file: GGUFFile) -> None:
 def ours_of(theirs: str, file: GGUFFile, model: LanguageModel) -> Tensor:
     """One tensor of a file in our form."""
     tensor = file.read(theirs)
-    if not bool(torch.isfinite(tensor).all()):
-        raise UserError(f"the tensor '{theirs}' in {file.path} holds weights that are no finite numbers")
+    check_finite(theirs, tensor, infinite=False)
     return changed(theirs, tensor, model, inwards=True)
 
 

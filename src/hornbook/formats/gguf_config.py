@@ -220,7 +220,7 @@ def write_stretch(scaling: RopeScaling | None) -> dict[str, Any]:
 def check_told(config: TransformerConfig, read: TransformerConfig) -> None:
     """UserError where what a file says is not all that `config` says."""
     c, r = config.resolved(), read.resolved()
-    same = {"family", "dropout", "bos", "eos", "pad", "window"}
+    same = {"family", "dropout", "bos", "eos", "pad", "stops", "window"}
     c = c.replace(context=min(c.context, c.window or c.context))
     for field in dataclasses.fields(c):
         ours, theirs = getattr(c, field.name), getattr(r, field.name)

@@ -14,6 +14,9 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens."""
 LONGEST = 1024
 """Characters in a token: there are as many ways to merge it."""
+MOST_WORK = 1 << 28
+"""Characters looked at to find all of these ways, each of which looks at the whole token: 260 times what Llama 2's
+32,000 tokens take."""
 
 
 class Vocabulary:
@@ -122,6 +125,8 @@ class Vocabulary:
             raise UserError(f"the GGUF file has {len(self.tokens)} tokens and not as many scores that are numbers")
         apart = {token for token, special in self.added() if special}
         mergeable = {token: id for token, id in self.ids.items() if token not in apart and self.types[id] != BYTE}
+        if sum(len(token) ** 2 for token in mergeable) > MOST_WORK:
+            raise UserError(f"the GGUF file has {len(mergeable):,} tokens too long to be merged in all ways: damaged?")
         ranked = []
         for token, id in mergeable.items():
             for cut in range(1, len(token)):

@@ -42,6 +42,8 @@ def to_hf_config(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
     spelled = {key: getattr(config, names(ours)[0]) for key, ours in (COMMON | family.CONFIG).items()}
     if isinstance(config, TransformerConfig) and config.positions == "rotary":
         spelled |= to_rope(config)
+    if config.stops:
+        spelled["eos_token_id"] = [config.eos, *config.stops]
     more: dict[str, Any] = getattr(family, "more_keys", lambda config: {})(config)
     return {**family.HF, **spelled, **more, "dtype": dtype, "use_cache": True}
 
@@ -75,8 +77,8 @@ def from_hf_config(spelled: Mapping[str, Any]) -> ModelConfig:
         fields |= from_rope(spelled, fields)
     fields |= getattr(family, "more_fields", lambda spelled: {})(spelled)
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    if isinstance(fields.get("eos"), tuple):
-        fields["eos"] = fields["eos"][0]
+    if isinstance(ends := fields.get("eos"), tuple):
+        fields |= {"eos": ends[0], "stops": ends[1:]} if ends else {"eos": None}
     reset = dict.fromkeys(("kv_heads", "head_dim", "mlp", "embedding_dim"), 0)  # or our base's would stand for theirs
     known = {field.name for field in dataclasses.fields(base)}
     return base.replace(**{key: value for key, value in (reset | fields).items() if key in known})
@@ -91,6 +93,8 @@ def from_rope(spelled: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str
     """Rotary settings from either version's keys; UserError for a stretch that is not built here."""
     stated: dict[str, Any] = {}
     for part in (spelled.get("rope_parameters") or {}, spelled.get("rope_scaling") or {}):
+        if any(isinstance(value, dict) for value in part.values()):
+            raise UserError("config.json turns different layers by different angles: that is not built here")
         stated |= part | ({"rope_type": part["type"]} if "type" in part else {})
     found = {ours: stated[key] for key, ours in ROPE.items() if key in stated}
     kind = stated.get("rope_type", "default")
@@ -106,6 +110,10 @@ def from_rope(spelled: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str
 
 def refuse_foreign_parts(family: ModuleType, spelled: Mapping[str, Any]) -> None:
     """UserError where config.json asks for a part that the family here does not have: logits would silently differ."""
+    if spelled.get("is_causal") is False and family.Model.causal:
+        raise UserError(
+            f"config.json lets a {family.HF['model_type']} model see both sides: here it sees the past only"
+        )
     for key, value in family.HF.items():
         possible = (value, *getattr(family, "ACCEPTED", {}).get(key, ()))
         if key not in ("model_type", "architectures") and spelled.get(key, value) not in possible:

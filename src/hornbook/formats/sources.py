@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
 from hornbook import models
-from hornbook.errors import UserError
+from hornbook.errors import UserError, choice, guess
 
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
 
@@ -56,12 +55,15 @@ def from_hub(name: str) -> Path:
 
 def missing(name: str) -> str:
     """What to say of a name that is nothing here."""
+    if name.endswith(".gguf"):
+        return f"there is no file '{name}'"
     text = f"there is no run or model folder '{name}'"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("runs/"):
         return f"{text}: train one with `hornbook train`, or write hf:{name} for a model of the Hub"
     if "/" in name or name.startswith((".", "~")):
         return f"{text}: train one with `hornbook train`"
-    names = sorted(published())
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
-    return f"{text}, and no published model.{guess} Published: {', '.join(names)}; all others are written hf:owner/name"
+    names = published()
+    return (
+        f"{text}, and no published model.{guess(name, names)} Published: {choice(name, names)}; "
+        "all others are written hf:owner/name"
+    )

@@ -1,12 +1,12 @@
 """The tensors of a Hugging Face folder, wherever its files keep them, read one at a time.
 
 Possible are `model.safetensors`, its sharded form with `model.safetensors.index.json`, and the same two as pickles
-(`pytorch_model.bin`), which old folders have. A folder is not trusted: an index may only name files beside itself.
+(`pytorch_model.bin`), which old folders have. A folder is not trusted: an index may only name files beside itself, and
+no file of weights may be a link that leads out of the folder.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,12 +18,11 @@ from torch import Tensor
 
 from hornbook.errors import UserError
 from hornbook.formats.pickles import read_pickle
+from hornbook.small_files import read_object
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 SHARD = re.compile(r"[\w][\w.-]{0,200}\.(safetensors|bin)", re.ASCII)
-LARGEST_JSON = 1 << 27
-"""Bytes; the index of a model of 70 billion parameters has 70,000."""
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8"}
 DTYPES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
@@ -49,7 +48,7 @@ def open_weights(folder: Path) -> Iterator[dict[str, Stored]]:
     with ExitStack() as files:
         for name in (SAFETENSORS, PICKLE):
             if (folder / name).is_file():
-                yield read_file(folder / name, files)
+                yield read_file(within(folder, name), files)
                 return
             if (folder / f"{name}{INDEX}").is_file():
                 yield read_shards(folder, f"{name}{INDEX}", files)
@@ -68,7 +67,7 @@ def read_file(path: Path, files: ExitStack) -> dict[str, Stored]:
         file = files.enter_context(safe_open(path, framework="pt"))
         return {name: stored(path, file, name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path} ({error}): copy or download it again") from None
 
 
 def stored(path: Path, file: Any, name: str) -> Stored:
@@ -108,29 +107,19 @@ def weight_map(path: Path) -> dict[str, str]:
 
 
 def shard_path(folder: Path, name: str, kind: str, index: str) -> Path:
-    """The file of a shard. UserError where the name is more than a name, or a link leads out of the folder."""
+    """The file of a shard. UserError where the name is more than a name, or the file is not in the folder."""
     path = folder / name
     if not SHARD.fullmatch(name) or path.suffix != kind:
         raise UserError(f"{folder / index} names {name[:80]!r}: a shard must be a {kind} file beside its index")
     if not path.is_file():
         raise UserError(f"{folder / index} names the shard {name}, which is missing: copy or download it again")
-    place = folder.resolve()
+    return within(folder, name)
+
+
+def within(folder: Path, name: str) -> Path:
+    """The path of a file in a folder. UserError where it is a link that leads out of it."""
+    path, place = folder / name, folder.resolve()
     homes = [place, *([place.parents[1]] if place.parent.name == "snapshots" else [])]  # the Hub's cache links to blobs
     if not any(home in path.resolve().parents for home in homes):
         raise UserError(f"{path} is a link that leads out of its folder: put the file itself there")
     return path
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; a UserError for anything else."""
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes: no such file of JSON is that large")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is no run or model folder: it has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}, not an object")
-    return content

@@ -34,7 +34,7 @@ def stream_tokens(
         raise UserError(f"a {model.config.family} model fills in gaps; it cannot continue a text")
     if not prompt:
         raise UserError("the prompt is empty, and this model has no token that opens a text")
-    context, eos = model.config.context, model.config.eos
+    context, ends = model.config.context, {model.config.eos, *model.config.stops}
     if len(prompt) > context:
         raise UserError(f"the prompt has {len(prompt)} tokens and the context {context}: shorten the prompt")
     device = next(iter(model.state_dict().values())).device
@@ -51,7 +51,7 @@ def stream_tokens(
         logits = model.head(model.hidden(read, cache)[:, -1])
         logits[:, forbidden] = float("-inf")
         token = int(choose(logits, temperature, top_k, top_p, generator))
-        if token == eos:
+        if token in ends:
             return
         yield token
         unread = [token]
@@ -82,6 +82,8 @@ def prompt_ids(model: LanguageModel, text: str) -> list[int]:
     if c.bos == c.eos:
         return [*([] if c.bos is None else [c.bos]), *ids]
     framed = model.tokenizer.encode_framed(text)
+    if not ids:
+        return framed[:-1] if framed[-1:] == [c.eos] else framed
     before = next((n for n in range(len(framed) - len(ids) + 1) if framed[n : n + len(ids)] == ids), 0)
     return framed[:before] + ids
 

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from hornbook import models
 from hornbook.config import Inspect, ModelConfig
-from hornbook.inspection.blank import blank, find_config
+from hornbook.formats.filling import build_empty
+from hornbook.inspection.configs import find_config
 from hornbook.inspection.formula import Formula, formula_of
 from hornbook.inspection.grid import plain
 from hornbook.inspection.names import Name, names_of
@@ -87,4 +88,4 @@ def alike(a: ModelConfig, b: ModelConfig) -> bool:
 def dissect(settings: Inspect) -> Anatomy:
     """What a named size, a run or a Hugging Face folder is made of. Raises UserError where there is no such thing."""
     config = find_config(settings.model, settings.vocab)
-    return Anatomy(settings.model, blank(config), settings.context or config.context)
+    return Anatomy(settings.model, build_empty(config), settings.context or config.context)

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hornbook.config import ModelConfig, TransformerConfig
-from hornbook.inspection.blank import blank, stand_in
+from hornbook.formats.filling import build_empty
+from hornbook.inspection.configs import stand_in
 from hornbook.inspection.tree import Part, parts_of
 from hornbook.layers.model import LanguageModel
 
@@ -91,7 +92,7 @@ def terms_of(config: ModelConfig, parts: list[Part], values: dict[str, int]) -> 
     """A term for each outermost part, and how many have the same."""
     odd = stand_in(config, ODD)
     atoms, terms = atoms_of(odd), Counter[Term]()
-    pairs = list(zip(parts, parts_of(blank(odd), 1), strict=True))
+    pairs = list(zip(parts, parts_of(build_empty(odd), 1), strict=True))
     for outer in (part for part in parts if not part.depth):
         poly: Counter[Monomial] = Counter()
         for part, other in pairs:

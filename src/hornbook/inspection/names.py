@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hornbook import models
 from hornbook.config import ModelConfig
+from hornbook.formats.filling import build_empty
 from hornbook.formats.huggingface import export_weights, weight_names
-from hornbook.inspection.blank import blank, stand_in
+from hornbook.inspection.configs import stand_in
 from hornbook.layers.model import LanguageModel
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|(?<=_l)\d+$")
@@ -76,7 +77,7 @@ def tied_names(model: LanguageModel) -> Iterator[Name]:
 
 def stored_forms(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Their names -> what their form differs by, found by writing out a tiny model of the family."""
-    model = blank(stand_in(config, TINY)).to_empty(device="cpu")
+    model = build_empty(stand_in(config, TINY)).to_empty(device="cpu")
     start = itertools.count(0, 10_000)
     with torch.no_grad():
         for tensor in model.state_dict().values():

@@ -17,7 +17,7 @@ class PlusOneRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(...,D) -> (...,D)."""
-        return F.rms_norm(x, self.weight.shape, 1 + self.weight, self.eps)
+        return F.rms_norm(x.float(), self.weight.shape, 1 + self.weight.float(), self.eps).to(x.dtype)
 
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "rms_plus_one": PlusOneRMSNorm}

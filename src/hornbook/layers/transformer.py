@@ -99,7 +99,7 @@ class Transformer(LanguageModel):
         if self.project_in is not None:
             x = self.project_in(x)
         if self.config.embedding_scale:
-            x = x * self.config.dim**0.5
+            x = x * torch.tensor(self.config.dim**0.5, dtype=x.dtype)  # rounded as it was in training
         if self.positions is not None:
             x = x + self.positions(positions + self.config.position_offset)
         return self.dropout(x if self.embedding_norm is None else self.embedding_norm(x))

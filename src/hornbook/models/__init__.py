@@ -39,7 +39,7 @@ def find_size(name: str) -> ModelConfig:
     """The config of a named size; a UserError with the nearest name otherwise."""
     known = sizes()
     if name not in known:
-        raise unknown("model", name, known)
+        raise unknown("model", name, known, "docs/sizes.md has them all.")
     return known[name]
 
 

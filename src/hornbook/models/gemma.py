@@ -37,9 +37,13 @@ HF = {
     "model_type": "gemma",
     "architectures": ["GemmaForCausalLM"],
     "hidden_act": "gelu_pytorch_tanh",
+    "use_bidirectional_attention": None,
 }
 
-ACCEPTED = {"hidden_act": ("gelu",)}  # which the first files say, and mean the same by
+ACCEPTED = {
+    "hidden_act": ("gelu",),  # which the first files say, and mean the same by
+    "use_bidirectional_attention": (False,),
+}
 
 CONFIG = {key: ours for key, ours in llama.CONFIG.items() if key != "mlp_bias"}
 

@@ -13,7 +13,7 @@ from hornbook.models import llama
 Model = Transformer
 
 size = partial(llama.size, family="qwen3", query_norm=True, norm_eps=1e-6, rope_theta=1e6)
-published = partial(size, context=40960, head_dim=128, vocab=151936, bos=151643, eos=151645)
+published = partial(size, context=32768, head_dim=128, vocab=151936, bos=151643, eos=151643)
 
 SIZES = {
     "qwen3-tiny": size(256, 4, 4, 2, 704, 256, tied=True),

@@ -1,19 +1,18 @@
 """Messages -> ids, by the chat template that a tokeniser brings along.
 
-A template is a program in Jinja's language from whoever made the model: it runs in Jinja's immutable sandbox, with
-small ranges, no products of texts, and no more output than the longest context could hold. What the messages say is
-text: it is cut by itself, so that a special token's name inside a message stays characters.
+The template is rendered in a process of its own (`chat_template.py`). It sees marks in the place of what was said, so
+that only its own special tokens become ids: a special token's name inside a message stays characters.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
-
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from hornbook.errors import UserError
 from hornbook.text.tokenizers import Tokenizer
@@ -21,23 +20,10 @@ from hornbook.text.tokenizers import Tokenizer
 Message = dict[str, str]
 """role ('system', 'user', 'assistant') and content."""
 
-LONGEST_TEMPLATE, LONGEST_TEXT, LONGEST_RANGE = 100_000, 4_000_000, 10_000
-"""Characters, characters, steps."""
-
-
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja as chat templates expect it, without the operators that could fill the memory."""
-
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Sums that are not too long; products and remainders of numbers only, and no powers."""
-        if operator == "+":
-            if isinstance(left, str | list) and isinstance(right, str | list) and len(left) + len(right) > LONGEST_TEXT:
-                raise TemplateError("it puts together a text without end")
-        elif operator == "**" or not (isinstance(left, int | float) and isinstance(right, int | float)):
-            raise TemplateError(f"'{operator}' is not possible here between {left!r:.20} and {right!r:.20}")
-        return super().call_binop(context, operator, left, right)
+OPEN, CLOSE = "\ue000", "\ue001"
+"""Characters for private use around a mark."""
+PATIENCE = 20.0
+"""Seconds for a template, the start of its process included."""
 
 
 def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], answer: bool = True) -> list[int]:
@@ -45,59 +31,65 @@ def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], answer: bool = T
 
     Raises UserError where the tokeniser has no template, or a template that does not work.
     """
+    said = [message["content"] for message in messages]
+    marked = [
+        {**message, "content": mark(number, text)}
+        for number, (message, text) in enumerate(zip(messages, said, strict=True))
+    ]
+    names = {f"{key}_token": name or "" for key, name in tokenizer.specials._asdict().items()}
+    rendered = render(template_of(tokenizer), {"messages": marked, "add_generation_prompt": answer, **names})
+    special = {token.content: id for id, token in tokenizer.core.get_added_tokens_decoder().items() if token.special}
+    cut = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
     ids: list[int] = []
-    for text, foreign in parts(tokenizer, messages, answer):
-        ids += tokenizer.encode(text) if foreign else tokenizer.encode_specials(text)
+    for start, end, token in spans(cut, rendered):
+        text = re.sub(f"{OPEN}(\\d+){CLOSE}", lambda found: said[int(found[1])].strip(), rendered[start:end])
+        ids += tokenizer.encode(text) if text else []
+        ids += [special[token]] if token else []
     return ids
 
 
-def parts(tokenizer: Tokenizer, messages: Sequence[Message], answer: bool) -> Iterator[tuple[str, bool]]:
-    """The rendered conversation cut into (text, whether a message said it)."""
-    # The template sees marks in the place of what was said, and may not look into it.
-    said = [message["content"] for message in messages]
-    marked = [{**message, "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)]
-    rendered = render(tokenizer, marked, answer)
-    for number, part in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):
-        if part:
-            yield (said[int(part)], True) if number % 2 else (part, False)
+def spans(cut: re.Pattern[str], text: str) -> list[tuple[int, int, str]]:
+    """(start, end, special token that follows) of the plain stretches of a text."""
+    found, start = [], 0
+    for match in cut.finditer(text):
+        found.append((start, match.start(), match[0]))
+        start = match.end()
+    return [*found, (start, len(text), "")]
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Message], answer: bool) -> str:
-    """What the template makes of some messages."""
+def mark(number: int, text: str) -> str:
+    """What stands for a message; its outer white space stays, as templates trim it or not."""
+    core = text.strip()
+    before = text[: len(text) - len(text.lstrip())]
+    return f"{before}{OPEN}{number}{CLOSE}{text[len(before) + len(core) :]}"
+
+
+def template_of(tokenizer: Tokenizer) -> str:
+    """The tokeniser's template; a UserError where there is none."""
     template = tokenizer.config.get("chat_template")
     if not isinstance(template, str):
         raise UserError("this model has no chat template: it continues texts, it was not taught to converse")
-    if len(template) > LONGEST_TEMPLATE:
-        raise UserError(f"the chat template has {len(template):,} characters: that is none")
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals |= {
-        "raise_exception": refuse,
-        "strftime_now": lambda form: datetime.now().strftime(form),
-        "range": limited_range,
-    }
-    names = {f"{key}_token": name or "" for key, name in tokenizer.specials._asdict().items()}
-    text = ""
+    if OPEN in template or CLOSE in template:
+        raise UserError("the chat template does not work: it uses characters for private use, which mark messages here")
+    return template
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """What a template makes of some values; a UserError where it fails, or asks for more than it may have."""
+    program = Path(__file__).with_name("chat_template.py")
     try:
-        stream = environment.from_string(template).generate(
-            messages=list(messages), add_generation_prompt=answer, **names
+        done = subprocess.run(
+            [sys.executable, str(program)],
+            input=json.dumps({"template": template, "values": values}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
-        for piece in stream:
-            text += piece
-            if len(text) > LONGEST_TEXT:
-                raise TemplateError("it writes without end")
-    except (TemplateError, ArithmeticError, TypeError, ValueError, RecursionError, LookupError) as error:
-        raise UserError(f"the chat template does not work: {(str(error) or repr(error)).splitlines()[0]}") from None
-    return text
-
-
-def refuse(message: str) -> NoReturn:
-    """What templates call for a conversation that they cannot hold."""
-    raise TemplateError(str(message))
-
-
-def limited_range(*bounds: int) -> range:
-    """`range`, of at most LONGEST_RANGE steps."""
-    found = range(*bounds)
-    if len(found) > LONGEST_RANGE:
-        raise TemplateError(f"a range of {len(found)} steps")
-    return found
+        answer = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        answer = {"error": f"it ran for more than {PATIENCE:.0f} seconds"}
+    except ValueError:  # ended by the system: out of time, or out of memory
+        answer = {"error": "it was stopped, for it takes more time or memory than a conversation can need"}
+    if "error" in answer:
+        raise UserError(f"the chat template does not work: {answer['error']}")
+    return answer["text"]

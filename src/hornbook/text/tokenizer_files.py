@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
 from hornbook.errors import UserError
+from hornbook.small_files import read_bytes, read_object, read_text
 
 
 class Specials(NamedTuple):
@@ -47,21 +47,23 @@ def read_folder(path: Path) -> tuple[tokenizers.Tokenizer, Specials, dict[str, A
             f"there is no tokeniser in {folder}: it needs tokenizer.json, or encoder.json and vocab.bpe, "
             "or vocab.json and merges.txt"
         )
-    return _byte_level(_json(vocabulary), _merges(merges), folder / "dict.txt")
+    return _byte_level(read_object(vocabulary), _merges(merges), folder / "dict.txt")
 
 
 def _hugging_face(file: Path, folder: Path) -> tuple[tokenizers.Tokenizer, Specials, dict[str, Any]]:
     try:
-        core = tokenizers.Tokenizer.from_file(str(file))
+        core = tokenizers.Tokenizer.from_buffer(read_bytes(file))
+    except UserError:
+        raise
     except Exception as error:  # the library raises plain Exception for whatever it cannot read
         raise UserError(f"{file} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            config |= _json(folder / name)
+            config |= read_object(folder / name)
     template = folder / "chat_template.jinja"
     if template.is_file():
-        config["chat_template"] = template.read_text(encoding="utf-8")
+        config["chat_template"] = read_text(template)
     names = core.get_vocab(with_added_tokens=True)
     if config:
         stated = [config.get(f"{key}_token") for key in Specials._fields]
@@ -99,22 +101,15 @@ def _renumbered(vocabulary: dict[str, int], dictionary: Path) -> dict[str, int]:
     """fairseq's ids: four special tokens, then the lines of dict.txt, each of which names a token by GPT-2's id."""
     token_of = {str(id): token for token, id in vocabulary.items()}
     result = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    for line in dictionary.read_text(encoding="utf-8").splitlines():
+    for line in read_text(dictionary).splitlines():
         name = line.split()[0]
         result[token_of.get(name, name)] = len(result)
     return result
 
 
 def _merges(file: Path) -> list[tuple[str, str]]:
-    lines = file.read_text(encoding="utf-8").split("\n")
+    lines = read_text(file).split("\n")
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     if wrong := next((pair for pair in pairs if len(pair) != 2), None):
         raise UserError(f"{file} is not a list of merges: '{' '.join(wrong)}' is not a pair")
     return [(left, right) for left, right in pairs]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}") from None

@@ -61,14 +61,6 @@ class Tokenizer:
         one."""
         return self.core.encode(text, add_special_tokens=True).ids
 
-    def encode_specials(self, text: str) -> list[int]:
-        """The ids of a text in which special tokens' names mean those tokens: a chat template's own words, say."""
-        self.core.encode_special_tokens = False
-        try:
-            return self.core.encode(text, add_special_tokens=False).ids
-        finally:
-            self.core.encode_special_tokens = True
-
     def _encode_slowly(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]
 

@@ -1,17 +1,14 @@
-"""Models without memory: every tensor has its shape, none has its numbers (torch's meta device)."""
+"""What a name stands for as a config, and the same model in other sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from hornbook import models
 from hornbook.config import ModelConfig, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.formats.config_json import read_config
-from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizer_training import BPE_VOCAB
 
 
@@ -32,12 +29,6 @@ def find_config(source: str, vocab: int | None = None) -> ModelConfig:
         raise UserError(f"there is no run or model folder '{source}'; a named size is possible too, such as gpt2")
     config = models.find_size(source)
     return config.replace(vocab=vocab or config.vocab or BPE_VOCAB)
-
-
-def blank(config: ModelConfig) -> LanguageModel:
-    """The model of a config on the meta device: built in a moment whatever its size, and of no use but to look at."""
-    with torch.device("meta"):
-        return models.build(config)
 
 
 def stand_in(config: ModelConfig, sizes: Mapping[str, int]) -> ModelConfig:
