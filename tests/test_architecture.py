@@ -19,6 +19,7 @@ ORDER = [
     {"models"},
     {"formats"},
     {"checkpoint"},
+    {"run"},
     {"exchange"},
     {"generation"},
     {"evaluation"},
@@ -89,7 +90,7 @@ def test_what_needs_no_torch_imports_none(package: str) -> None:
 def test_shared_code_knows_no_family_by_name() -> None:
     families = {path.stem for path in (ROOT / "models").glob("*.py")} - {"__init__"}
     for path in FILES:
-        if part(path) in ("layers", "training", "generation", "evaluation", "checkpoint", "data"):
+        if part(path) in ("layers", "training", "generation", "evaluation", "checkpoint", "run", "data"):
             strings = {
                 node.value
                 for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))

@@ -245,7 +245,6 @@ def test_a_damaged_index_is_refused(content: str, told: str, folder: Path) -> No
         ({"resid_pdrop": 1.5}, "must be a number"),
         ({"tie_word_embeddings": "yes"}, "must be true or false"),
         ({"eos_token_id": "end"}, "must be a whole number"),
-        ({"eos_token_id": []}, "does not describe a model|must be"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
     ],
 )
@@ -421,10 +420,10 @@ def test_any_safetensors_header_is_read_or_refused(folder: Path) -> None:
     draw, whole = random.Random(3), path.read_bytes()
     length = struct.unpack("<Q", whole[:8])[0]
     well = 0
-    for _ in range(200):
-        damaged = bytearray(whole)
+    for turn in range(200):
+        damaged, end = bytearray(whole), 8 + length if turn % 4 else len(whole)  # beyond the header are numbers
         for _ in range(draw.randint(1, 3)):
-            damaged[draw.randrange(8 + length)] = draw.randrange(256)
+            damaged[draw.randrange(end)] = draw.randrange(256)
         path.write_bytes(damaged)
         well += outcome(load, folder)
     assert 0 < well < 200

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import hornbook
 from folders import FORMS, TOKENIZER, edit, folder_of, same, speaking, store, tensors_of
 from hornbook import checkpoint, exchange, models
+from hornbook import run as runs
 from hornbook.checkpoint import load
 from hornbook.cli import main
 from hornbook.config import Import
@@ -24,6 +25,7 @@ from hornbook.errors import UserError
 from hornbook.exchange import import_model
 from hornbook.formats.sources import published
 from hornbook.formats.weights import Stored, open_weights
+from hornbook.run import Run
 
 TRANSFORMERS = [name for name in models.families() if hasattr(next(iter(models.family(name).SIZES.values())), "heads")]
 TIED = [name for name in TRANSFORMERS if "tied" in models.family(name).CONFIG.values()]
@@ -159,7 +161,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
     model = speaking("llama")
     folder_of(model, tmp_path / "folder")
-    run = checkpoint.Run(tmp_path / "run")
+    run = Run(tmp_path / "run")
     run.begin({"model": "x"})
     run.save(1, model, TOKENIZER, {}, {}, best=True)
     save_gguf(tmp_path / "model.gguf", model, TOKENIZER, "F32")
@@ -251,9 +253,9 @@ def test_the_folder_that_one_is_in_is_not_replaced(name: str, tmp_path: Path, mo
 
 
 def test_a_checkpoint_in_shards_is_a_run_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, real = speaking(), checkpoint.save_model
-    monkeypatch.setattr(checkpoint, "save_model", lambda *args: real(*args, shard=20_000))
-    run = checkpoint.Run(tmp_path / "run")
+    model, real = speaking(), runs.save_model
+    monkeypatch.setattr(runs, "save_model", lambda *args: real(*args, shard=20_000))
+    run = Run(tmp_path / "run")
     run.begin({"model": "x"})
     run.save(1, model, TOKENIZER, {}, {}, best=True)
     assert len(list((tmp_path / "run").glob("model-*.safetensors"))) > 2

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hornbook.checkpoint import read_log
 from hornbook.cli import main
+from hornbook.run import read_log
 
 RUNGS = ["bigram", "rnn-tiny", "bert-tiny", "gpt2-tiny"]
 

@@ -10,7 +10,7 @@ import torch
 
 from hornbook import models
 from hornbook.formats.huggingface import to_hf_config
-from hornbook.inspection.blank import find_config
+from hornbook.inspection.configs import find_config
 from hornbook.inspection.sizes import COMMAND, section, sizes_page, write
 
 transformers = pytest.importorskip("transformers")

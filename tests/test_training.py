@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from helpers import VOCAB, stream, tiny_model
-from hornbook.checkpoint import load, read_log
+from hornbook.checkpoint import load
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.errors import UserError
+from hornbook.run import read_log
 from hornbook.training.adafactor import Adafactor
 from hornbook.training.loop import backward
 from hornbook.training.objective import Objective

@@ -20,6 +20,7 @@ from hornbook.config import ModelConfig
 from hornbook.errors import UserError
 from hornbook.formats.huggingface import to_hf_config
 from hornbook.layers.model import LanguageModel
+from hornbook.run import Run
 from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.text.tokenizers import Tokenizer
 
@@ -67,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Any:
 
     def give(family: str) -> tuple[Path, LanguageModel]:
         if family not in made:
-            folder = checkpoint.Run(tmp_path_factory.mktemp(family))
+            folder = Run(tmp_path_factory.mktemp(family))
             folder.begin({})
             made[family] = folder.folder, build(family, tokenizer)
             folder.save(0, made[family][1], tokenizer, {}, {}, best=True)

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from hornbook import __version__, machine
-from hornbook.checkpoint import read_json, read_log, write_json
+from hornbook.atomic import write_json
 from hornbook.config import Ladder, Train
 from hornbook.data.masking import mask_token
 from hornbook.errors import UserError
 from hornbook.models import family, find_size
 from hornbook.progress import duration, say
 from hornbook.report.page import Rung, write_report
+from hornbook.run import read_log
+from hornbook.small_files import read_object
 from hornbook.text.corpora import Corpus, open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.text.tokenizers import Tokenizer
@@ -59,7 +61,7 @@ def claim(folder: Path, settings: Ladder) -> None:
     """Make `folder` this ladder's own; a UserError where it holds a ladder of other settings."""
     path, wanted = folder / "ladder.json", json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists():
-        old = read_json(path)
+        old = read_object(path)
         if differ := [key for key in wanted if key != "rungs" and old.get(key) != wanted[key]]:
             what = ", ".join(f"{key} was {old.get(key)!r} and is now {wanted[key]!r}" for key in differ)
             raise UserError(f"{folder} holds a ladder of other settings ({what}): choose another --out")

@@ -143,5 +143,5 @@ def finite_activations(s: Subject) -> Finding:
             hook.remove()
     if wrong:
         return Finding(FAIL, f"{wrong} gives out NaN or infinity", largest)
-    note = ", more than float16 can hold" if largest > 65504 else ""
+    note = ", more than float16 can hold" if largest > torch.finfo(torch.float16).max else ""
     return Finding(PASS, f"all activations are finite; this is the largest{note}", largest)

@@ -15,6 +15,8 @@ from hornbook.text.splits import SPLITS, blocks, cut_one_document, hash64, repai
 
 NAMED = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation", "dev": "validation"}
 NAMED["test"] = "test"
+LONG = 20_000
+"""Characters from which a text is cut into blocks, so that there are documents to compare."""
 
 
 def path_corpus(path: str, column: str) -> Corpus:
@@ -95,9 +97,9 @@ def _named(file: str, root: str) -> str | None:
 
 
 def _read_split(files: list[str], column: str) -> Iterator[str]:
-    """The documents of a split that has files of its own; a single text is cut into blocks, to tell its parts apart."""
+    """The documents of a split that has files of its own; a single long text is cut into blocks."""
     if len(files) == 1 and not is_rows(files[0]):
-        return (block for text in _read_all(files, column) for block in blocks(text))
+        return (block for text in _read_all(files, column) for block in (blocks(text) if len(text) > LONG else [text]))
     return _read_all(files, column)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hornbook import machine, models
-from hornbook.checkpoint import Run, read_json, write_json
+from hornbook.atomic import write_json
 from hornbook.config import Train
 from hornbook.data.shards import Shard, open_split
 from hornbook.errors import UserError
@@ -18,6 +18,8 @@ from hornbook.evaluation.score import score
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, say
+from hornbook.run import Run
+from hornbook.small_files import read_object
 from hornbook.text.corpora import open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.training.optimizers import DEFAULT_RATES
@@ -44,7 +46,7 @@ def train(settings: Train) -> dict[str, Any]:
     run.begin(dataclasses.asdict(settings) | facts, changeable=("out",))
     if (run.folder / "summary.json").exists():
         say(f"{run.folder} is finished")
-        return read_json(run.folder / "summary.json")
+        return read_object(run.folder / "summary.json")
     with Bar(settings.model) as bar:
         summary = count(settings, model, shards, run, bar) if session is None else session.learn(bar)
     summary |= {"model": settings.model, "family": config.family, "data": corpus.name}

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from hornbook import machine
-from hornbook.checkpoint import Run
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batches
 from hornbook.data.masking import mask_token, mask_tokens
@@ -20,6 +19,7 @@ from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import score
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, duration, say
+from hornbook.run import Run
 from hornbook.training.loop import State, Watch, fit
 from hornbook.training.objective import Objective
 from hornbook.training.optimizers import Optimizers
