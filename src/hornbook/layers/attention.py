@@ -66,7 +66,9 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (-1, self.width)).transpose(1, 2) for project in (self.query, self.key, self.value)
         )  # each (B,H,T,K), keys and values with fewer heads when grouped
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            kind = self.query_norm.weight.dtype  # under autocast heads come in bfloat16, and norms stay in float32
+            query = self.query_norm(query.to(kind)).to(query.dtype)
+            key = self.key_norm(key.to(kind)).to(key.dtype)
         if where.angles is not None and layer not in self.unrotated:
             query, key = rotate(query, where.angles), rotate(key, where.angles)
         if where.cache is not None:

@@ -1,4 +1,4 @@
-"""Our own recipe for small budgets: Llama, with what a few minutes on a small machine gain by.
+"""Our own recipe for small budgets: Llama, and what made it learn more in a few minutes on a small machine.
 
 Heads norm their queries and keys (Qwen3), and the MLP is two matrices around a squared ReLU (So et al. 2021, "Primer")
 instead of three around a gate. Each part is kept for what it measured: the table is in docs/log.md.
