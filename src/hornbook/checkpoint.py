@@ -45,13 +45,10 @@ def save_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
-    write_json(folder / "config.json", to_hf_config(config, dtype))
-    eos = [config.eos, *config.stops] if config.stops else config.eos
-    ends = {"bos_token_id": config.bos, "eos_token_id": eos, "pad_token_id": config.pad}
-    write_json(
-        folder / "generation_config.json",
-        {key: value for key, value in ends.items() if value is not None} | dict(generation or {}),
-    )
+    spelled = to_hf_config(config, dtype)
+    write_json(folder / "config.json", spelled)
+    ends = {key: spelled[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if spelled[key] is not None}
+    write_json(folder / "generation_config.json", ends | dict(generation or {}))
     save_weights(folder, model, DTYPES[dtype], shard)
     if tokenizer is not None:
         tokenizer.save(folder, config.context)

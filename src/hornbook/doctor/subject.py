@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from hornbook.doctor.finding import NotApplicable
 from hornbook.doctor.quiet import quiet_transformers
 from hornbook.doctor.sample_text import TEXT
 from hornbook.errors import UserError
+from hornbook.layers.attention import mixing
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.objective import Objective
@@ -148,28 +147,9 @@ class Subject:
         return model.eval().to(self.device)(x).logits, f"transformers' {name}"
 
     def attention_sums(self) -> list[Tensor]:
-        """For every attention of a pass over a few tokens: what the weights of each query add up to, any shape.
-
-        A kernel mixes values by its weights, so that values of 1 bring out their sum.
-        """
-        sums: list[Tensor] = []
-        attentions = [module for module in self.model.modules() if hasattr(module, "kernel")]
-        kernels: dict[Any, Any] = {module: module.kernel for module in attentions}
-
-        def keeping(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            def run(query: Tensor, key: Tensor, value: Tensor, where: Any, dropout: float) -> Tensor:
-                sums.append(kernel(query, key, torch.ones_like(value), where, dropout))
-                return kernel(query, key, value, where, dropout)
-
-            return run
-
-        try:
-            for module, kernel in kernels.items():
-                module.kernel = keeping(kernel)
+        """For every attention of a pass over a few tokens: what the weights of each query add up to, any shape."""
+        with mixing(self.model, lambda key, value: torch.ones_like(value)) as sums:
             self.model(self.rows(2, self.width))
-        finally:
-            for module, kernel in kernels.items():
-                module.kernel = kernel
         return sums
 
 

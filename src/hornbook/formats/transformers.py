@@ -9,8 +9,7 @@ such a family's `WEIGHTS` has to name them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from hornbook import models
 from hornbook.errors import UserError, missing_extra
 from hornbook.formats.huggingface import COMMON, from_hf_config, names
+from hornbook.layers.attention import mixing
 from hornbook.layers.initialise import initialise
 from hornbook.layers.model import Cache, LanguageModel
 
@@ -185,30 +185,13 @@ def settled(module: nn.Module) -> None:
         setattr(module, FILLED, True)
 
 
-@contextmanager
-def attention_weights(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the attention weights of every pass within, layer by layer, (B,H,T,S) each.
+def attention_weights(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
+    """Collects the attention weights of every pass within, layer by layer, (B,H,T,S) each."""
 
-    A kernel's output is linear in the values, so that unit vectors as values bring out the weights of any kernel.
-    """
-    collected: list[Tensor] = []
+    def units(key: Tensor, value: Tensor) -> Tensor:
+        return torch.eye(key.shape[2], device=value.device, dtype=value.dtype).expand(*key.shape[:2], -1, -1)
 
-    def keeping(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(query: Tensor, key: Tensor, value: Tensor, where: Any, dropout: float) -> Tensor:
-            units = torch.eye(key.shape[2], device=value.device, dtype=value.dtype)
-            collected.append(kernel(query, key, units.expand(*key.shape[:2], -1, -1), where, 0.0))
-            return kernel(query, key, value, where, dropout)
-
-        return run
-
-    kernels = {module: module.kernel for module in model.modules() if hasattr(module, "kernel")}
-    for module, kernel in kernels.items():
-        module.kernel = keeping(kernel)  # type: ignore[assignment,arg-type]
-    try:
-        yield collected
-    finally:
-        for module, kernel in kernels.items():
-            module.kernel = kernel
+    return mixing(model, units)
 
 
 def register(family: ModuleType) -> dict[str, type]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +45,32 @@ def materialised(query: Tensor, key: Tensor, value: Tensor, where: Where, dropou
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, float("-inf"))
     return F.dropout(scores.softmax(-1), dropout) @ value
+
+
+@contextmanager
+def mixing(model: nn.Module, values: Callable[[Tensor, Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """What every attention of the passes within makes of other values, `values(key, value)`, in the order of the calls.
+
+    A kernel's output is linear in the values: unit vectors bring out its weights (B,H,T,S), ones the weights' sums. The
+    passes themselves go on as they would.
+    """
+    found: list[Tensor] = []
+
+    def keeping(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(query: Tensor, key: Tensor, value: Tensor, where: Where, dropout: float) -> Tensor:
+            found.append(kernel(query, key, values(key, value), where, 0.0))
+            return kernel(query, key, value, where, dropout)
+
+        return run
+
+    kernels: dict[Any, Any] = {module: module.kernel for module in model.modules() if hasattr(module, "kernel")}
+    try:
+        for module, kernel in kernels.items():
+            module.kernel = keeping(kernel)
+        yield found
+    finally:
+        for module, kernel in kernels.items():
+            module.kernel = kernel
 
 
 class Attention(nn.Module):
