@@ -23,7 +23,7 @@ from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.errors import UserError
 from hornbook.run import read_log
 from hornbook.training.adafactor import Adafactor
-from hornbook.training.loop import backward
+from hornbook.training.engine import backward
 from hornbook.training.objective import Objective
 from hornbook.training.optimizers import OPTIMIZERS, Optimizers
 from hornbook.training.pretrain import train
@@ -59,7 +59,7 @@ def test_accumulating_unequal_batches_equals_one_large_batch() -> None:
     gradients, losses = [], []
     for group in ([whole], parts):
         model = tiny_model("llama")
-        losses.append(backward(Objective(model), group, 23, nullcontext))
+        losses.append(float(backward(Objective(model), group, 23, nullcontext)))
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     # sums of about 1,000 products in another order, relative to the largest gradient
@@ -83,7 +83,7 @@ def test_every_optimiser_lowers_the_loss_and_its_state_survives_a_restart(name: 
     def steps(model: torch.nn.Module, optimizers: Optimizers, count: int) -> list[float]:
         found = []
         for _ in range(count):
-            found.append(backward(Objective(model), group, 64, nullcontext))
+            found.append(float(backward(Objective(model), group, 64, nullcontext)))
             optimizers.step(1.0)
         return found
 

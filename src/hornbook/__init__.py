@@ -13,12 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hornbook.doctor.finding import Finding
+    from hornbook.evaluation.choices import TaskScores
     from hornbook.evaluation.score import Scores
     from hornbook.exchange import Arrival
     from hornbook.inspection.anatomy import Anatomy
     from hornbook.layers.model import LanguageModel
     from hornbook.report.page import Rung
+    from hornbook.training.callbacks import Callback
 
 __version__ = "0.1.0"
 __all__ = ["evaluate", "examine", "export", "generate", "import_model", "inspect", "ladder", "load", "train"]
@@ -34,21 +38,25 @@ def load(source: str, device: str | None = None, dtype: str | None = None) -> La
     return load(source, device, dtype)
 
 
-def train(model: str, **fields: Any) -> dict[str, Any]:
-    """Train a rung (fields of `config.Train`); returns its summary."""
+def train(model: str, callbacks: Sequence[Callback] = (), **fields: Any) -> dict[str, Any]:
+    """Train a rung (fields of `config.Train`); returns its summary. Callbacks are called with a `Moment` each time."""
     from hornbook.config import Train
     from hornbook.training.pretrain import train
 
-    return train(Train(model, **fields))
+    return train(Train(model, **fields), callbacks)
 
 
-def evaluate(run: str, data: str = "python-docs", **fields: Any) -> Scores:
-    """Score a run on a split of a corpus (fields of `config.Evaluate`; sentences: `evaluation.sentences`)."""
+def evaluate(run: str, data: str = "python-docs", **fields: Any) -> Scores | TaskScores:
+    """Score a run on a split of a corpus (fields of `config.Evaluate`; sentences: `evaluation.sentences`) or a task."""
     from hornbook.config import Evaluate
     from hornbook.errors import UserError
+    from hornbook.evaluation.choices import measure_task
     from hornbook.evaluation.measure import measure
+    from hornbook.tasks import task_names
 
     settings = Evaluate(run, data, **fields)
+    if data in task_names():
+        return measure_task(settings)
     if settings.text or settings.protocol != "honest":
         raise UserError("evaluate scores a corpus; for sentences there is evaluation.sentences.score_sentence")
     return measure(settings)
@@ -97,6 +105,14 @@ def inspect(model: str, **fields: Any) -> Anatomy:
     from hornbook.inspection.anatomy import dissect
 
     return dissect(Inspect(model, **fields))
+
+
+def benchmark(**fields: Any) -> dict[str, Any]:
+    """What this machine can do (fields of `config.Bench`): what `hornbook bench --json` prints."""
+    from hornbook.bench import findings, gathered
+    from hornbook.config import Bench
+
+    return gathered(list(findings(Bench(**fields))))
 
 
 def ladder(**fields: Any) -> list[Rung]:

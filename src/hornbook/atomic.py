@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -24,9 +30,9 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
+        sync_one(aside)
         os.replace(aside, path)
+        sync_one(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -48,6 +54,7 @@ def folder_written_aside(folder: str | Path) -> Iterator[Path]:
         sync(aside)
         refuse_existing(folder)
         os.replace(aside, folder)
+        sync_one(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -67,11 +74,69 @@ def refuse_existing(path: Path, folder: bool = True) -> None:
 def sync(folder: Path) -> None:
     """Have the disk hold every file below `folder`, and the folder itself."""
     for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_one(path)
+
+
+def sync_one(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, so that a loss of power takes nothing of it."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no such call
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        sync_open(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # not every file system syncs folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def sync_open(handle: int) -> None:
+    """The same for an open file."""
+    if fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):  # on a Mac fsync leaves it in the drive's own memory
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, both in folders that are there, in one step."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}.part")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(aside, link)
+
+
+def discard(path: Path) -> None:
+    """Delete a file, a link or a folder; a folder leaves its name in one step, so that no name leads to half of it."""
+    if path.is_symlink() or not path.is_dir():
+        return path.unlink(missing_ok=True)
+    aside = path if path.name.startswith(".") else path.with_name(f".{path.name}.{os.getpid()}.part")
+    if aside != path:
+        os.replace(path, aside)
+    shutil.rmtree(aside)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that have ended, or this one in an earlier life, had begun to write aside in `folder`."""
+    for path in folder.glob(".*.part"):
+        writer = path.name.split(".")[-2]
+        if not writer.isdigit() or int(writer) == os.getpid() or not alive(int(writer)):
+            discard(path)
+
+
+def alive(process: int) -> bool:
+    """Whether this machine has such a process; on Windows, which cannot be asked so, it has."""
+    try:
+        if os.name == "nt":
+            return True
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -155,10 +155,12 @@ class Train:
     epochs: float | None = None
     minutes: float | None = None
     """Length in wall-clock minutes, compilation included; such a run cannot be repeated bit for bit."""
-    batch: int = 16
-    """Rows in a batch."""
+    batch: int | Literal["auto"] = 16
+    """Rows in a batch; auto for the most that fit into memory and are fastest."""
     accumulate: int = 1
     """Batches to a step."""
+    rows: int | None = None
+    """Rows of a batch that are computed at once, which changes memory and not the result; default all."""
     optimizer: Literal["adamw", "adafactor", "muon"] | None = None
     """Default: the rung's own recipe."""
     lr: float | None = None
@@ -179,9 +181,23 @@ class Train:
     """Stop after so many evaluations without a better one; 0 never stops early."""
     prompt: str = "The "
     """What the samples begin with."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Show the run there too, while it is on; one or several. wandb stays offline unless WANDB_API_KEY is set."""
     seed: int = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    guard: Literal["stop", "skip"] = "stop"
+    """What a loss that is no number, or a spike, does: end the run, or leave out that step and write it down."""
+    spike: float = 0.0
+    """Deviations above the mean of the last 100 losses that make a spike; 0 for none."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
+    attention: Literal["auto", "fused", "written-out"] = "auto"
+    """The kernel; auto measures."""
+    threads: int | None = None
+    """Threads of a CPU; default the number that is fastest."""
+    float32_matmul: Literal["auto", "highest", "high", "medium"] = "auto"
+    """Products in float32, in torch's words; auto is TF32 on a GPU, and on a CPU the fastest that is as exact."""
+    recompute: bool = False
+    """Compute each block's activations again for its gradients: less memory, a third more work."""
     device: str | None = None
     """cpu, cuda or mps; default the best there is."""
     context: int | None = None
@@ -201,9 +217,22 @@ class Train:
     """Counted rungs: what add-k adds."""
 
     def __post_init__(self) -> None:
-        above = ("steps", "epochs", "minutes", "batch", "accumulate", "context", "layers", "dim", "heads", "vocab")
-        require(self, above, lambda x: x > 0, "above 0")
-        least = ("lr", "weight_decay", "warmup", "clip", "eval_every", "patience", "seed", "kv_heads", "mlp", "k")
+        length = ("steps", "epochs", "minutes", "accumulate", "rows", "threads")
+        require(self, (*length, "context", "layers", "dim", "heads", "vocab"), lambda x: x > 0, "above 0")
+        require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")
+        least = (
+            "lr",
+            "weight_decay",
+            "warmup",
+            "clip",
+            "spike",
+            "eval_every",
+            "patience",
+            "seed",
+            "kv_heads",
+            "mlp",
+            "k",
+        )
         require(self, least, lambda x: x >= 0, "0 or more")
         require(self, ("dropout", "beta2"), lambda x: 0 <= x < 1, "at least 0 and below 1")
 
@@ -219,7 +248,7 @@ class Evaluate:
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder, or anything else that can be loaded."""
     data: Annotated[Positional[str], arg(metavar="DATA")] = "python-docs"
-    """A corpus by name, or a file, a folder, or - for standard input."""
+    """A corpus by name, or a file, a folder, or - for standard input; or a task: hellaswag."""
     split: Literal["train", "validation", "test"] = "validation"
     column: str = "text"
     text: UseAppendAction[tuple[str, ...]] = ()
@@ -232,7 +261,7 @@ class Evaluate:
     """Targets that each further window adds; default half the context."""
     batch: int = 32
     limit: int = 0
-    """Use only so many tokens of the split; 0 for all."""
+    """Use only so many tokens of the split, or examples of a task; 0 for all."""
     device: str | None = None
     """cpu, cuda or mps; default the best there is."""
     json: bool = False
@@ -310,6 +339,21 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """What this machine can do, in under two minutes: hornbook bench"""
+
+    device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
+    minutes: float = 2.0
+    """Models that would not fit into so many minutes are skipped."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        require(self, ("minutes",), lambda x: x > 0, "above 0")
+
+
+@dataclass(frozen=True)
 class Import:
     """Bring a model in, as a folder of ours: hornbook import gpt2 runs/gpt2"""
 
@@ -373,6 +417,20 @@ class Ladder:
     def __post_init__(self) -> None:
         require(self, ("minutes", "vocab"), lambda x: x > 0, "above 0")
         require(self, ("seed",), lambda x: x >= 0, "0 or more")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Runs as a page with curves, samples and settings: hornbook report runs/x runs/y"""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """Run folders, finished or not; a ladder's folder, or any that holds runs, stands for all its runs."""
+    out: str | None = None
+    """The page to write; default report.html in the run, or runs.html in the one folder that was named, else here."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UserError("report needs a run: hornbook report runs/x")
 
 
 @dataclass(frozen=True)

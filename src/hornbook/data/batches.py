@@ -28,6 +28,13 @@ class Batch:
     targets: Tensor
     segments: Tensor | None = None
 
+    def parts(self, rows: int) -> list[Batch]:
+        """The batch cut into batches of at most `rows` rows."""
+        if rows >= len(self.tokens):
+            return [self]
+        segments = [None] * -(-len(self.tokens) // rows) if self.segments is None else self.segments.split(rows)
+        return [Batch(*part) for part in zip(self.tokens.split(rows), self.targets.split(rows), segments, strict=True)]
+
     def to(self, device: torch.device) -> Batch:
         """On `device`; to a GPU the copy runs beside the computation."""
         if device.type == "cpu":

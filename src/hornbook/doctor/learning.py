@@ -10,7 +10,7 @@ import torch
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.doctor.finding import FAIL, PASS, ROUNDING, Finding, decide
 from hornbook.doctor.subject import Subject
-from hornbook.training.loop import backward
+from hornbook.training.engine import backward
 
 STEPS, RATE = 300, 0.01
 

@@ -57,8 +57,8 @@ def layers(s: Subject) -> int:
 
 def compiled(s: Subject) -> Finding:
     """torch.compile fuses and reorders, and may do no more."""
-    if not s.model.gains_by_compiling:
-        raise NotApplicable("a model that gains nothing by being compiled")
+    if s.model.counted:
+        raise NotApplicable("a counted model is not computed with")
     if s.device.type == "cpu" and not machine.can_compile():
         raise NotApplicable("there is no C++ compiler here")
     x = s.rows(2, s.width)

@@ -47,6 +47,27 @@ def materialised(query: Tensor, key: Tensor, value: Tensor, where: Where, dropou
     return F.dropout(scores.softmax(-1), dropout) @ value
 
 
+def deferred(query: Tensor, key: Tensor, value: Tensor, where: Where, dropout: float) -> Tensor:
+    """As `materialised`, but divided by the weights' sums after mixing: K numbers a query instead of S.
+
+    Under torch.compile faster on a CPU: exponentials, sums and the rounding for the product are one loop.
+    """
+    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B,H,T,S)
+    if where.mask is not None:
+        scores = scores.masked_fill(~where.mask, float("-inf"))
+    elif where.causal:
+        scores = scores + scores.new_full(scores.shape[-2:], float("-inf")).triu(1)
+    weights = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+    mixed = F.dropout(weights, dropout).to(value.dtype) @ value
+    return (mixed / weights.sum(-1, keepdim=True)).to(value.dtype)
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, where: Where, dropout: float) -> Tensor:
+    """The faster of `deferred` and `materialised`: under torch.compile the one, elsewhere the other."""
+    kernel = deferred if torch.compiler.is_compiling() else materialised
+    return kernel(query, key, value, where, dropout)
+
+
 @contextmanager
 def mixing(model: nn.Module, values: Callable[[Tensor, Tensor], Tensor]) -> Iterator[list[Tensor]]:
     """What every attention of the passes within makes of other values, `values(key, value)`, in the order of the calls.

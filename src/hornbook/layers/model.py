@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hornbook.config import ModelConfig
+from hornbook.layers.cross_entropy import linear_cross_entropy
 from hornbook.text.tokenizers import Tokenizer
 
 
@@ -42,16 +43,23 @@ class LanguageModel(nn.Module):
     """False for an encoder, which sees both sides and so has no next-token probability."""
     counted = False
     """True where `fit(tokens)` takes the place of gradient steps."""
-    gains_by_compiling = True
-    """Whether torch.compile gains anything."""
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """tokens (B,T) int64 -> (B,T,D)."""
         raise NotImplementedError
 
+    def features(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., E): what the head's last matrix multiplies."""
+        return hidden
+
+    @property
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        """The head's last matrix (V,E) and its bias (V,), if any."""
+        raise NotImplementedError
+
     def head(self, hidden: Tensor) -> Tensor:
         """(..., D) -> logits (..., V)."""
-        raise NotImplementedError
+        return nn.functional.linear(self.features(hidden), *self.unembedding)
 
     def make_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows of at most `length` tokens."""
@@ -78,6 +86,11 @@ class LanguageModel(nn.Module):
             for i in range(0, flat.shape[0], chunk)
         ]
         return torch.cat(parts).reshape(targets.shape)
+
+    def nats(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
+        """tokens, targets (B,T) int64 -> nats summed over all targets but -100, () float32; what training minimises."""
+        hidden = self.hidden(tokens, segments=segments)
+        return linear_cross_entropy(self.features(hidden), *self.unembedding, targets)
 
     def flops_per_token(self, context: int) -> int:
         """Floating-point operations to train on one token in rows of `context` (forward and backward).

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hornbook.config import TransformerConfig
 from hornbook.errors import UserError
@@ -77,10 +76,12 @@ class Transformer(LanguageModel):
             x = block(x, where, layer)
         return x if self.final_norm is None else self.final_norm(x)
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """(...,D) -> logits (...,V)."""
-        hidden = hidden if self.project_out is None else self.project_out(hidden)
-        return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+    def features(self, hidden: Tensor) -> Tensor:
+        return hidden if self.project_out is None else self.project_out(hidden)
+
+    @property
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        return (self.embedding.weight if self.output is None else self.output.weight), None
 
     def make_cache(self, batch: int, length: int) -> KeyValueCache:
         c, weight = self.config.resolved(), self.embedding.weight

@@ -65,12 +65,15 @@ class Bert(Transformer):
         x = self.embedding(tokens) + self.token_types.weight[0] + self.positions(positions)
         return self.dropout(self.embedding_norm(x))
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """(...,D) -> logits (...,V); a UserError where the model came without a head for masked tokens."""
+    def features(self, hidden: Tensor) -> Tensor:
+        """(...,D) -> (...,D); a UserError where the model came without a head for masked tokens."""
         if not self.config.masked_head:
             raise UserError("this encoder came without a masked-token head: it gives hidden states, no tokens")
-        hidden = self.transform_norm(F.gelu(self.transform(hidden)))
-        return super().head(hidden) + self.output_bias
+        return self.transform_norm(F.gelu(self.transform(hidden)))
+
+    @property
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        return self.embedding.weight, self.output_bias
 
 
 Model = Bert

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hornbook.config import ModelConfig
@@ -60,7 +59,6 @@ class RNN(LanguageModel):
     """Embedding, recurrent layers, head."""
 
     config: RNNConfig
-    gains_by_compiling = False
 
     def __init__(self, config: RNNConfig) -> None:
         super().__init__()
@@ -128,9 +126,9 @@ class RNN(LanguageModel):
         zeros = torch.zeros(self.config.layers, batch, self.config.dim, device=like.device, dtype=like.dtype)
         return (zeros, zeros) if self.config.cell == "lstm" else (zeros,)
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """(...,D) -> logits (...,V)."""
-        return F.linear(hidden, self.embedding.weight) if self.output is None else self.output(hidden)
+    @property
+    def unembedding(self) -> tuple[Tensor, Tensor | None]:
+        return (self.embedding.weight if self.output is None else self.output.weight), None
 
     def make_cache(self, batch: int, length: int) -> Cache:
         return RecurrentCache(batch, length, self.embedding.weight.device)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor
 
 from hornbook.config import Train
-from hornbook.data.batches import NO_TARGET, Batch
-from hornbook.errors import UserError
+from hornbook.data.loader import Group, Loader
+from hornbook.training.engine import Engine
+from hornbook.training.guard import PATIENCE, fault, refuse, remember
 from hornbook.training.interrupt import Interrupted, deferred_interrupts
-from hornbook.training.optimizers import Optimizers
 from hornbook.training.schedules import rate_factor
+
+FIRST_SCALE = 2.0**16
+"""What float16 losses are multiplied with at first (Micikevicius et al. 2018, section 3.2)."""
+GROWTH = 2000
+"""Steps without overflow after which it doubles."""
 
 
 @dataclass
@@ -27,79 +30,177 @@ class State:
     tokens: int = 0
     """Read, padding included."""
     targets: int = 0
+    """Of steps that were taken."""
     nats: float = 0.0
-    """Summed over all targets of the run, as they were when trained on."""
+    """Summed over all those targets, as they were when trained on."""
     seconds: float = 0.0
     best: float = math.inf
     worse: int = 0
     """Evaluations since the best one."""
+    recent: list[float] = field(default_factory=list)
+    """Losses that a spike is judged by; empty where none is looked for."""
+    skipped: int = 0
+    """Steps refused, one after the other, up to now."""
+    scale: float = FIRST_SCALE
+    """Of losses in float16."""
+    grown: int = 0
+    """Steps since the scale changed."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One step, taken or left out."""
+
+    step: int
+    factor: float
+    """On the learning rate."""
+    tokens: int
+    """Read by the run so far."""
+    seconds: float
+    progress: float
+    batch: int
+    """Number of its first batch."""
+    fault: str | None
+    """Why it was left out."""
 
 
 @dataclass
 class Watch:
     """What the loop calls: after each step, for each evaluation (which returns what to keep low), and to save."""
 
-    step: Callable[[State, float, float], None]
-    """(state, loss in nats a target, share of the run done)."""
+    step: Callable[[Taken, float, float], None]
+    """(step, loss in nats a target, norm of the gradient before it was clipped)."""
     evaluate: Callable[[State], float]
     save: Callable[[State, bool], None]
     """(state, whether this is the best so far)."""
 
 
 def fit(
-    objective: nn.Module,
-    batch: Callable[[int], Batch],
-    optimizers: Optimizers,
+    engine: Engine,
+    loader: Loader,
     settings: Train,
     steps: int | None,
     state: State,
     watch: Watch,
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+    rates: list[float] | None = None,
 ) -> None:
     """Train from wherever `state` stands until `steps` are done or `settings.minutes` are over; at least one step.
 
-    `objective` is on its device and in training mode; `batch(k)` gives batch k. Raises Interrupted, after saving, when
-    asked to stop, and UserError for a loss that is no number.
+    `rates`, one a step, takes the place of the schedule. Raises Interrupted, after saving, when asked to stop, and
+    UserError for a loss that is no number.
     """
-    parameters = list(objective.parameters())
-    began = time.monotonic() - state.seconds
-    progress = share_done(state, steps, settings.minutes)
+    course = Course(engine, settings, steps, state, watch, rates)
     evaluations = usual_evaluations(settings.minutes)
+    engine.objective.train()
     with deferred_interrupts() as asked:
-        while state.step == 0 or (progress < 1 and not tired(state, settings.patience)):
-            first = state.step * settings.accumulate
-            group = [batch(first + i).to(parameters[0].device) for i in range(settings.accumulate)]
-            targets = sum(int((b.targets != NO_TARGET).sum()) for b in group)
-            loss = backward(objective, group, targets, autocast)
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss became {loss} at step {state.step + 1} (batch {first}); the last checkpoint is whole. "
-                    "Try a lower --lr or more --warmup"
-                )
-            if settings.clip:
-                nn.utils.clip_grad_norm_(parameters, settings.clip)
-            optimizers.step(rate_factor(settings.schedule, state.step, settings.warmup, progress))
-            state.step += 1
-            state.tokens += sum(b.tokens.numel() for b in group)
-            state.targets += targets
-            state.nats += loss * targets
-            state.seconds = time.monotonic() - began
-            before, progress = progress, share_done(state, steps, settings.minutes)
-            watch.step(state, loss, progress)
+        while state.step == 0 or (course.progress < 1 and not tired(state, settings.patience)):
+            before = course.progress
+            course.take(loader.get(state.step))
             if settings.eval_every:
                 due = state.step % settings.eval_every == 0
             else:
-                due = int(evaluations * progress) > int(evaluations * before)
-            if due or progress >= 1:
+                due = int(evaluations * course.progress) > int(evaluations * before)
+            if due or course.progress >= 1:
+                course.settle()
                 value = watch.evaluate(state)
                 better = value < state.best
                 state.best, state.worse = (value, 0) if better else (state.best, state.worse + 1)
-                state.seconds = time.monotonic() - began
+                course.clock()
                 watch.save(state, better)
-            if asked() and progress < 1:
+            if asked() and course.progress < 1:
+                course.settle()
                 if not due:
                     watch.save(state, False)
                 raise Interrupted
+
+
+class Course:
+    """The steps of a run, one after the other.
+
+    A GPU computes behind the program's back, and reading a number waits for it. So where nothing depends on them, a
+    step's figures are read when the next step is under way.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Train,
+        steps: int | None,
+        state: State,
+        watch: Watch,
+        rates: list[float] | None,
+    ) -> None:
+        self.engine, self.settings, self.steps, self.state, self.watch = engine, settings, steps, state, watch
+        self.rates = rates
+        self.half = settings.precision == "float16"
+        self.at_once = engine.device.type == "cpu" or self.half or settings.guard == "skip" or settings.spike > 0
+        self.pending: tuple[Tensor, Tensor, int, Taken] | None = None
+        self.began = time.monotonic() - state.seconds
+        self.progress = share_done(state, steps, settings.minutes)
+
+    def take(self, group: Group) -> None:
+        """One step, or its refusal."""
+        state = self.state
+        scale = state.scale if self.half else 1.0
+        loss, norm = self.engine.gradients(group, scale)
+        factor, first = self.factor(), state.step * self.settings.accumulate
+        reason = self.judge(float(loss), float(norm), first) if self.at_once else None
+        if reason is None:
+            self.engine.apply(factor, scale)
+        else:
+            self.engine.drop()
+        state.step += 1
+        state.tokens += group.tokens
+        self.clock()
+        taken = Taken(state.step, factor, state.tokens, state.seconds, self.progress, first, reason)
+        if not self.at_once:
+            self.settle()
+        self.pending = (loss, norm, group.targets, taken)
+        if self.at_once:
+            self.settle()
+
+    def factor(self) -> float:
+        """On the learning rate of the step to be taken."""
+        if self.rates is not None:
+            return self.rates[self.state.step]
+        return rate_factor(self.settings.schedule, self.state.step, self.settings.warmup, self.progress)
+
+    def judge(self, loss: float, norm: float, first: int) -> str | None:
+        """Why a step must be left out, if it must. UserError where the run cannot go on."""
+        state = self.state
+        if self.half and math.isfinite(loss) and not math.isfinite(norm) and state.scale > 1:
+            state.scale, state.grown = state.scale / 2, 0
+            return f"float16 overflowed: losses are now multiplied with {state.scale:g}"
+        reason = fault(loss, norm, state.recent, self.settings.spike)
+        if reason is None:
+            state.skipped, state.grown = 0, state.grown + 1
+            if self.half and state.grown == GROWTH:
+                state.scale, state.grown = 2 * state.scale, 0
+            if self.settings.spike:
+                state.recent = remember(state.recent, loss)
+            return None
+        state.skipped += 1
+        if self.settings.guard == "stop" or state.skipped > PATIENCE:
+            raise refuse(reason, state.step + 1, first)
+        return reason
+
+    def settle(self) -> None:
+        """Read and tell the figures of a step that have not been read yet."""
+        if self.pending is None:
+            return
+        (loss, norm, targets, taken), self.pending = self.pending, None
+        value = float(loss)
+        if taken.fault is None:
+            if reason := fault(value, float(norm), [], 0.0):
+                raise refuse(reason, taken.step, taken.batch)
+            self.state.nats += value * targets
+            self.state.targets += targets
+        self.watch.step(taken, value, float(norm))
+
+    def clock(self) -> None:
+        """Bring seconds and progress up to date."""
+        self.state.seconds = time.monotonic() - self.began
+        self.progress = share_done(self.state, self.steps, self.settings.minutes)
 
 
 def tired(state: State, patience: int) -> bool:
@@ -117,19 +218,3 @@ def share_done(state: State, steps: int | None, minutes: float | None) -> float:
     shares = [state.step / steps] if steps else []
     shares += [state.seconds / (60 * minutes)] if minutes else []
     return max(shares)
-
-
-def backward(
-    objective: nn.Module,
-    group: list[Batch],
-    targets: int,
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
-) -> float:
-    """Gradients of the mean loss over all `targets` of the group, however they are cut into batches; that loss."""
-    loss = 0.0
-    for b in group:
-        with autocast():
-            nats, _ = objective(b.tokens, b.targets, b.segments)
-        (nats / max(targets, 1)).backward()
-        loss += float(nats.detach()) / max(targets, 1)
-    return loss

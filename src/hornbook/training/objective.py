@@ -19,5 +19,4 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        nats = -self.model.log_prob(tokens, targets, segments=segments).sum()
-        return nats, (targets != NO_TARGET).sum()
+        return self.model.nats(tokens, targets, segments), (targets != NO_TARGET).sum()

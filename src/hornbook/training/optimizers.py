@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hornbook.training.adafactor import Adafactor
+from hornbook.training.muon import Muon
 
 Groups = list[dict[str, Any]]
 
@@ -30,11 +31,11 @@ def adafactor(
 
 
 def muon(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[nn.Parameter], **o: Any) -> list[Any]:
-    """Orthogonalised momentum for the matrices (Jordan et al. 2024), AdamW for the rest.
+    """Orthogonalised momentum for the matrices (Jordan et al. 2024; see `muon.py`), AdamW for the rest.
 
     Updates are scaled to AdamW's size (Liu et al. 2025, "Muon is scalable"), so both share one learning rate.
     """
-    heart = torch.optim.Muon(matrices, lr=o["lr"], weight_decay=o["decay"], adjust_lr_fn="match_rms_adamw")
+    heart = Muon(matrices, lr=o["lr"], weight_decay=o["decay"])
     return [heart, *adamw([], tables, others, **o)]
 
 

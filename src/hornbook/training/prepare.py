@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-import torch
 
 from hornbook import models
 from hornbook.config import MODEL_FIELDS, ModelConfig, Train, TransformerConfig
@@ -15,7 +10,6 @@ from hornbook.data.batches import Batch, Batches
 from hornbook.data.masking import mask_token, mask_tokens
 from hornbook.data.shards import Shard
 from hornbook.errors import UserError
-from hornbook.layers.attention import Attention, materialised
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizers import Tokenizer
 
@@ -46,20 +40,9 @@ def check_heads(config: TransformerConfig) -> None:
 
 def make_batches(settings: Train, model: LanguageModel, shard: Shard) -> tuple[Batches, Callable[[int], Batch]]:
     """The sampler of a run, and batch(k): next-token targets, or hidden tokens for an encoder."""
+    assert settings.batch != "auto"
     sampler = Batches(shard, settings.batch, model.config.context, settings.seed, settings.apart)
     if model.causal:
         return sampler, sampler.get
     mask, vocab = mask_token(model.tokenizer), model.config.vocab
     return sampler, lambda k: mask_tokens(sampler.get(k), mask, vocab, (settings.seed, k))
-
-
-def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Makes the context of a forward pass: bfloat16 autocast, or none."""
-    return partial(torch.autocast, device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-
-
-def choose_kernels(model: LanguageModel, device: torch.device, context: int) -> None:
-    """On a CPU attention over short rows is faster written out than fused (its fused backward pass is slow)."""
-    for module in model.modules():
-        if isinstance(module, Attention) and device.type == "cpu" and context <= 512:
-            module.kernel = materialised

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +24,78 @@ from hornbook.run import Run
 from hornbook.small_files import read_object
 from hornbook.text.corpora import open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
+from hornbook.training.callbacks import Callback
+from hornbook.training.choices import choose
 from hornbook.training.optimizers import DEFAULT_RATES
 from hornbook.training.prepare import resolve_config
 from hornbook.training.sample import speak
 from hornbook.training.session import Session
+from hornbook.training.tracking import tracker
 
 
-def train(settings: Train) -> dict[str, Any]:
+def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Train, or carry on, the run that `settings` describe; returns its summary. Raises UserError and Interrupted."""
     settings = resolve(settings)
     assert settings.out is not None
-    corpus = open_corpus(settings.data, settings.column)
-    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
-    shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
-    config = resolve_config(settings, tokenizer)
-    torch.manual_seed(settings.seed)
-    model = models.build(config)
-    model.tokenizer = tokenizer
-    check_prompt(model, settings.prompt)
-    run = Run(settings.out)
-    session = None if model.counted else Session(settings, model, shards, run)
-    facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
-    run.begin(dataclasses.asdict(settings) | facts, changeable=("out",))
-    if (run.folder / "summary.json").exists():
-        say(f"{run.folder} is finished")
-        return read_object(run.folder / "summary.json")
-    with Bar(settings.model) as bar:
-        summary = count(settings, model, shards, run, bar) if session is None else session.learn(bar)
-    summary |= {"model": settings.model, "family": config.family, "data": corpus.name}
-    summary["parameters"] = model.parameter_count()
-    write_json(run.folder / "summary.json", summary)
-    return summary
+    check_processes()
+    machine.keep_freed_memory()
+    with Run(settings.out) as run:
+        run.claim()
+        corpus = open_corpus(settings.data, settings.column)
+        tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
+        shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
+        config = resolve_config(settings, tokenizer)
+        torch.manual_seed(settings.seed)
+        model = models.build(config)
+        model.tokenizer = tokenizer
+        check_prompt(model, settings.prompt)
+        if not model.counted:
+            check_shape(settings)
+            settings = choose(settings, model, shards["train"], run.settings())
+            run.check_space(3 * sum(p.nbytes for p in model.parameters()))
+        trackers = [tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track]
+        session = None if model.counted else Session(settings, model, shards, run, [*callbacks, *trackers])
+        facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
+        run.begin(dataclasses.asdict(settings) | facts, changeable=("out", "track", "rows"))
+        if (run.folder / "summary.json").exists():
+            say(f"{run.folder} is finished")
+            return read_object(run.folder / "summary.json")
+        with Bar(settings.model) as bar:
+            summary = count(settings, model, shards, run, bar) if session is None else session.learn(bar)
+        summary |= {"model": settings.model, "family": config.family, "data": corpus.name}
+        summary["parameters"] = model.parameter_count()
+        write_json(run.folder / "summary.json", summary)
+        return summary
 
 
 def resolve(settings: Train) -> Train:
-    """Fill in what was left open: the folder, the optimiser and its rate, the length, the device, the precision."""
+    """Fill in what the machine is not asked for: the folder, the optimiser and its rate, the length, the device."""
     if settings.steps is None and settings.epochs is None and settings.minutes is None:
         settings = dataclasses.replace(settings, epochs=1.0)
     data = "stdin" if settings.data == "-" else Path(settings.data).stem
     recipe = getattr(models.family(models.find_size(settings.model).family), "RECIPE", {})  # counted rungs have none
     optimizer = settings.optimizer or recipe.get("optimizer", "adamw")
     rate = recipe["lr"] if optimizer == recipe.get("optimizer") else DEFAULT_RATES[optimizer]
-    out = settings.out or f"runs/{settings.model}-{data}"
-    device = machine.check_device(settings.device or str(machine.pick_device()))
-    precision: Any = settings.precision
-    if precision == "auto":  # measured once for a run
-        precision = Run(out).settings().get("precision") or ("bfloat16" if machine.bf16_pays(device) else "float32")
     return dataclasses.replace(
         settings,
-        out=out,
+        out=settings.out or f"runs/{settings.model}-{data}",
         optimizer=optimizer,
         lr=rate if settings.lr is None else settings.lr,
-        device=device,
-        precision=precision,
+        device=machine.check_device(settings.device or str(machine.pick_device())),
     )
+
+
+def check_processes() -> None:
+    """A UserError where torchrun started more than one process."""
+    if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UserError(f"torchrun started {world} processes, and training works with one as yet: start it without")
+
+
+def check_shape(settings: Train) -> None:
+    """A UserError for parts that a batch cannot be cut into."""
+    if settings.rows and settings.batch != "auto" and settings.batch % settings.rows:
+        good = ", ".join(str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0)
+        raise UserError(f"--batch {settings.batch} cannot be divided into parts of --rows {settings.rows}: {good} can")
 
 
 def check_prompt(model: LanguageModel, prompt: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ import torch
 from hornbook import machine
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batches
+from hornbook.data.loader import Loader
 from hornbook.data.masking import mask_token, mask_tokens
 from hornbook.data.shards import Shard
 from hornbook.errors import UserError
@@ -20,80 +23,123 @@ from hornbook.evaluation.score import score
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, duration, say
 from hornbook.run import Run
-from hornbook.training.loop import State, Watch, fit
-from hornbook.training.objective import Objective
-from hornbook.training.optimizers import Optimizers
-from hornbook.training.prepare import choose_kernels, make_batches, precision
+from hornbook.text.home import home
+from hornbook.training.callbacks import Callback, Event, Moment, tell
+from hornbook.training.choices import describe
+from hornbook.training.engine import Engine
+from hornbook.training.loop import State, Taken, Watch, fit
+from hornbook.training.prepare import make_batches
 from hornbook.training.sample import speak
 
 QUICK = 20_000
 """Validation tokens that an evaluation during training looks at."""
+RECENT = 20
+"""Steps over which the speed that is shown is taken."""
 
 
 class Session:
-    """Holds what the loop's callbacks share. `settings` are resolved; `model` has its tokeniser."""
+    """Holds what the loop's callbacks share. `settings` leave nothing open; `model` has its tokeniser."""
 
-    def __init__(self, settings: Train, model: LanguageModel, shards: dict[str, Shard], run: Run) -> None:
-        assert settings.lr is not None
-        assert settings.optimizer is not None
+    def __init__(
+        self,
+        settings: Train,
+        model: LanguageModel,
+        shards: dict[str, Shard],
+        run: Run,
+        callbacks: Sequence[Callback] = (),
+        rates: list[float] | None = None,
+    ) -> None:
         self.began = time.monotonic()
         self.settings, self.model, self.validation, self.run = settings, model, shards["validation"], run
-        self.device = torch.device(settings.device or "cpu")
-        machine.keep_freed_memory()
-        model.to(self.device)
-        choose_kernels(model, self.device, model.config.context)
-        sampler, self.batch = make_batches(settings, model, shards["train"])
+        self.callbacks, self.rates = callbacks, rates
+        self.engine = Engine(model, settings)
+        self.device = self.engine.device
+        sampler, batch = make_batches(settings, model, shards["train"])
+        self.loader = Loader(batch, settings.accumulate, self.device)
         self.steps = settings.steps
         if self.steps is None and settings.epochs:
             self.steps = math.ceil(sampler.per_epoch * settings.epochs / settings.accumulate)
-        self.optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
-        self.autocast = precision(settings, self.device)
         self.state = State()
+        self.flops = model.flops_per_token(model.config.context)
+        self.peak = machine.reference_peak(self.device, self.engine.dtype, home() / "machine.json")
+        self.marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
+        self.bits: float | None = None
 
     def learn(self, bar: Bar) -> dict[str, Any]:
         """Train to the end, or on to it; returns the summary of the best checkpoint. Raises as `loop.fit` does."""
         self.bar = bar
         self.resume()
-        objective: torch.nn.Module = Objective(self.model).train()
-        if self.pays_to_compile():
-            objective = torch.compile(objective)  # type: ignore[assignment]
+        say(f"engine: {describe(self.settings)}")
         self.state.seconds += time.monotonic() - self.began
         watch = Watch(self.after_step, self.evaluate, self.save)
-        fit(objective, self.batch, self.optimizers, self.settings, self.steps, self.state, watch, self.autocast)
+        try:
+            fit(self.engine, self.loader, self.settings, self.steps, self.state, watch, self.rates)
+        finally:
+            self.loader.close()
         self.run.restore_best(self.model)
-        return self.summary()
+        summary = self.summary()
+        self.tell("end", summary)
+        return summary
+
+    def tell(self, event: Event, values: dict[str, Any], step: int | None = None) -> None:
+        step = self.state.step if step is None else step
+        tell(self.callbacks, Moment(event, step, values, self.model, self.run.folder))
+
+    def log(self, event: Event, **values: Any) -> None:
+        """Write a line to metrics.jsonl, and tell the callbacks of it."""
+        self.run.log(**values)
+        self.tell(event, values, values["step"])
 
     def resume(self) -> None:
         """Take weights, optimiser, random state and place from the last checkpoint, where there is one."""
         saved = self.run.restore(self.model)
         if saved is None:
-            return self.run.cut_log(lambda line: False)  # of a run that ended before its first checkpoint
+            return
         tensors, facts = saved
         self.state = State(**facts)
         prefix = "optimizer."
-        self.optimizers.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        held = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        self.engine.optimizers.restore(held)
         torch.set_rng_state(tensors["rng"])
         if "rng_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng_cuda"], self.device)
-        self.run.cut_log(lambda line: line["step"] <= self.state.step)
         say(f"carrying on at step {self.state.step}")
 
-    def after_step(self, state: State, loss: float, progress: float) -> None:
-        speed = state.tokens / max(state.seconds, 1e-9)
-        self.bar.show(progress, 1, f"step {state.step}  loss {loss:.3f}  {speed:,.0f} tokens/s")
-        self.run.log(step=state.step, loss=loss, seconds=state.seconds, tokens=state.tokens)
+    def after_step(self, taken: Taken, loss: float, norm: float) -> None:
+        assert self.settings.lr is not None
+        self.marks.append((taken.seconds, taken.tokens))
+        self.bar.show(taken.progress, 1, self.note(taken, loss))
+        told: dict[str, Any] = {"loss": loss, "lr": self.settings.lr * taken.factor, "gradient_norm": norm}
+        if taken.fault:
+            told = {"skipped": taken.fault, "batch": taken.batch}
+            say(f"step {taken.step} is left out (batch {taken.batch}): {taken.fault}")
+        self.log("step", step=taken.step, seconds=taken.seconds, tokens=taken.tokens, **told)
+
+    def note(self, taken: Taken, loss: float) -> str:
+        """What the bar shows, the most important first."""
+        (since, before), (now, tokens) = self.marks[0], self.marks[-1]
+        speed = (tokens - before) / (now - since) if now > since else taken.tokens / max(taken.seconds, 1e-9)
+        parts = [f"step {taken.step}", f"loss {loss:.3f}"]
+        parts += [f"{self.bits:.3f} bits/byte"] if self.bits is not None else []
+        parts += [f"{speed:,.0f} tokens/s", f"MFU {self.mfu(speed):.0%}"]
+        return "  ".join([*parts, f"{machine.peak_memory(self.device) / 1e9:.1f} GB"])
+
+    def mfu(self, speed: float) -> float:
+        """Share of the machine's peak that so many tokens a second make (Chowdhery et al. 2022, appendix B)."""
+        return speed * self.flops / self.peak.flops
 
     def evaluate(self, state: State) -> float:
         """Measure on part of the validation split, and let the model speak; returns the loss to keep low."""
-        with self.autocast():
+        with self.engine.autocast():
             figures = self.causal_figures() if self.model.causal else self.masked_figures()
         value = next(iter(figures.values()))
         if not math.isfinite(value):
             raise UserError(
                 f"the validation loss became {value} at step {state.step}. Try a lower --lr or more --warmup"
             )
+        self.bits = figures.get("validation_bits_per_byte")
         sample = speak(self.model, self.settings) if self.model.causal else None
-        self.run.log(step=state.step, seconds=state.seconds, sample=sample, **figures)
+        self.log("evaluation", step=state.step, seconds=state.seconds, sample=sample, **figures)
         told = "  ".join(f"{name.replace('_', ' ')} {number:.3f}" for name, number in figures.items())
         say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
         return value
@@ -108,6 +154,7 @@ class Session:
     def masked_figures(self) -> dict[str, float]:
         """An encoder's loss on hidden tokens, always the same ones."""
         model, context = self.model, min(self.model.config.context, len(self.validation.tokens) - 1)
+        assert self.settings.batch != "auto"
         sampler = Batches(self.validation, self.settings.batch, context, seed=0)
         nats = targets = 0.0
         model.eval()
@@ -120,29 +167,17 @@ class Session:
         return {"validation_masked_loss": nats / max(targets, 1)}
 
     def save(self, state: State, best: bool) -> None:
-        tensors = {f"optimizer.{name}": tensor for name, tensor in self.optimizers.tensors().items()}
+        tensors = {f"optimizer.{name}": tensor for name, tensor in self.engine.optimizers.tensors().items()}
         tensors["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
         self.run.save(state.step, self.model, self.model.tokenizer, tensors, dataclasses.asdict(state), best)
-
-    def pays_to_compile(self) -> bool:
-        """Whether to compile: it costs half a minute or more, so only a run of several minutes gains by it.
-
-        The length of a run in steps is judged by its operations, at 200 GFLOP/s, so that the answer is always the same.
-        """
-        s, context = self.settings, self.model.config.context
-        flops = (self.steps or 0) * s.batch * s.accumulate * context * self.model.flops_per_token(context)
-        seconds = 60 * s.minutes if s.minutes else flops / 2e11
-        wanted = s.compile == "yes" or (s.compile == "auto" and seconds > 240 and self.model.gains_by_compiling)
-        if wanted and not machine.can_compile():
-            say("no C++ compiler here: running without torch.compile, about a quarter slower")
-            return False
-        return wanted
+        self.tell("save", {"folder": str((self.run.folder / "last").resolve()), "best": best})
 
     def summary(self) -> dict[str, Any]:
         """The run's totals, and the score of the model as it is now on the whole validation split."""
         state, s, model = self.state, self.settings, self.model
+        assert s.batch != "auto"
         result: dict[str, Any] = {
             "steps": state.step,
             "seconds": state.seconds,
@@ -151,12 +186,16 @@ class Session:
             "tokens_per_second": state.tokens / state.seconds,
             "samples_per_second": state.step * s.accumulate * s.batch / state.seconds,
             "steps_per_second": state.step / state.seconds,
-            "flops": state.tokens * model.flops_per_token(model.config.context),
+            "flops": state.tokens * self.flops,
+            "mfu": self.mfu(state.tokens / state.seconds),
+            "peak_flops": self.peak.flops,
+            "peak_memory": machine.peak_memory(self.device),
+            "engine": describe(s),
         }
         say(
             f"{state.step} steps in {duration(state.seconds)}: mean loss {result['mean_loss']:.3f}, "
             f"{result['samples_per_second']:.1f} samples/s, {result['steps_per_second']:.2f} steps/s, "
-            f"{result['flops']:.3g} FLOPs"
+            f"{result['flops']:.3g} FLOPs, {result['mfu']:.0%} of the {self.peak.source} peak"
         )
         if not model.causal:
             found = pseudo_perplexity(model, self.validation, mask_token(model.tokenizer))

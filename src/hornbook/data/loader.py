@@ -1,0 +1,50 @@
+"""The batches of one step at a time, made by a thread while the step before it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from hornbook.data.batches import NO_TARGET, Batch
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one optimiser step reads."""
+
+    batches: list[Batch]
+    targets: int
+    """Counted before the batches went to their device."""
+    tokens: int
+    """Padding included."""
+
+
+class Loader:
+    """`get(step)` for steps in any order; quick where they come one after the other."""
+
+    def __init__(self, batch: Callable[[int], Batch], accumulate: int, device: torch.device) -> None:
+        self.batch, self.accumulate, self.device = batch, accumulate, device
+        self.worker = ThreadPoolExecutor(1, "loader")
+        self.ahead: tuple[int, Future[Group]] | None = None
+
+    def get(self, step: int) -> Group:
+        """The batches of step number `step` = 0, 1, ..."""
+        if self.ahead is not None and self.ahead[0] == step:
+            group = self.ahead[1].result()
+        else:
+            group = self.make(step)
+        self.ahead = (step + 1, self.worker.submit(self.make, step + 1))
+        return group
+
+    def make(self, step: int) -> Group:
+        batches = [self.batch(step * self.accumulate + i) for i in range(self.accumulate)]
+        targets = sum(int((b.targets != NO_TARGET).sum()) for b in batches)
+        tokens = sum(b.tokens.numel() for b in batches)
+        return Group([b.to(self.device) for b in batches], targets, tokens)
+
+    def close(self) -> None:
+        """Let the thread go."""
+        self.worker.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,71 @@
+"""Memory: what this process holds, the most that it held, and an allocator that keeps what is freed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+import torch
+
+MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2  # malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what tensors free: given back to the system, it would come again as pages to be zeroed.
+
+    And have torch ask for huge pages, which it only looks at before its first tensor. Together training on a CPU is up
+    to half as fast again. Elsewhere than with glibc nothing happens.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 * 2**20)):
+        mallopt(option, value)
+
+
+def resident_memory() -> int:
+    """Bytes of this process that are in memory now; the most so far where the system does not say."""
+    return status("VmRSS") or peak_memory()
+
+
+def peak_memory(device: torch.device | None = None) -> int:
+    """The most bytes in memory at once since the process began; on a CUDA device, that tensors held there."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if found := status("VmHWM"):
+        return found
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def available_memory(device: torch.device | None = None) -> int:
+    """Bytes that can be taken without swapping; of a CUDA device, its free ones."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if found := read_kilobytes("/proc/meminfo", "MemAvailable"):
+        return found
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 2 * 2**30
+
+
+def status(name: str) -> int:
+    """A figure of /proc/self/status in bytes; 0 where there is none."""
+    return read_kilobytes("/proc/self/status", name)
+
+
+def read_kilobytes(path: str, name: str) -> int:
+    """The bytes of the line `name:  1234 kB`; 0 where there is none."""
+    try:
+        with open(path) as lines:
+            return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+    except (OSError, ValueError):
+        return 0

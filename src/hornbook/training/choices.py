@@ -1,0 +1,132 @@
+"""What a run leaves open for the machine to decide: measured once, said, saved with the run, and kept on resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hornbook import machine
+from hornbook.config import Train
+from hornbook.data.shards import Shard
+from hornbook.layers.attention import Where
+from hornbook.layers.model import LanguageModel
+from hornbook.progress import duration, say
+from hornbook.training.batch_size import find_batch
+from hornbook.training.engine import KERNELS, precision
+
+SHORT = 240
+"""Seconds of a run below which torch.compile, half a minute or more, is not worth its time."""
+
+
+def choose(settings: Train, model: LanguageModel, shard: Shard, earlier: dict[str, Any]) -> Train:
+    """`settings` with nothing left open: as `earlier`, the saved settings of a run that carries on, else measured."""
+    for name, measure in CHOICES.items():
+        if getattr(settings, name) in (None, "auto"):
+            value = earlier[name] if name in earlier else measure(settings, model, shard)
+            settings = dataclasses.replace(settings, **{name: value})
+    return settings
+
+
+def describe(settings: Train) -> str:
+    """The engine in one line."""
+    if settings.device == "cpu":
+        parts = [f"{settings.threads} threads", "freed memory kept"]
+    else:
+        parts = [str(settings.device)]
+    parts += [settings.precision, f"{settings.attention} attention"]
+    parts += ["torch.compile"] if settings.compile == "yes" else []
+    parts += [f"float32 products {settings.float32_matmul}"] if settings.float32_matmul != "highest" else []
+    parts += ["activations computed again"] if settings.recompute else []
+    return ", ".join(parts)
+
+
+def choose_precision(settings: Train, model: LanguageModel, shard: Shard) -> str:
+    """bfloat16 where it is faster; float16, whose losses are scaled, on GPUs that lack it."""
+    kind = torch.device(settings.device or "cpu").type
+    if machine.bf16_pays(kind):
+        return "bfloat16"
+    return "float16" if kind == "cuda" else "float32"
+
+
+def choose_threads(settings: Train, model: LanguageModel, shard: Shard) -> int:
+    """OMP_NUM_THREADS where it is set, else the fastest."""
+    return torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else machine.best_threads()
+
+
+def choose_float32_matmul(settings: Train, model: LanguageModel, shard: Shard) -> str:
+    """TF32 on a GPU; on a CPU, for runs in float32, oneDNN's way where it is faster and as exact."""
+    kind = torch.device(settings.device or "cpu").type
+    if kind == "cuda":
+        return "high"
+    return machine.fastest_exact_products() if settings.precision == "float32" and kind == "cpu" else "highest"
+
+
+def choose_compile(settings: Train, model: LanguageModel, shard: Shard) -> str:
+    """Whether torch.compile pays: only for a run of several minutes.
+
+    The length of a run in steps is judged by its operations, at 200 GFLOP/s on a CPU and 50 TFLOP/s on a GPU, so that
+    the answer is always the same.
+    """
+    if settings.minutes:
+        seconds = 60 * settings.minutes
+    else:
+        context = model.config.context
+        tokens = (settings.epochs or 0) * len(shard.tokens)
+        if settings.steps:
+            assert settings.batch != "auto"
+            tokens = settings.steps * settings.batch * settings.accumulate * context
+        seconds = tokens * model.flops_per_token(context) / (2e11 if settings.device == "cpu" else 5e13)
+    if seconds <= SHORT:
+        return "no"
+    if not machine.can_compile():
+        say("no C++ compiler here: running without torch.compile, about half as fast")
+        return "no"
+    say(
+        f"torch.compile: half a minute or more at the start (a few seconds where it was done before), then up to twice "
+        f"as fast; it pays in a run of about {duration(seconds)} (--compile no leaves it out)"
+    )
+    return "yes"
+
+
+def choose_attention(settings: Train, model: LanguageModel, shard: Shard) -> str:
+    """The kernel that is fastest, forward and backward, on this run's shapes: measured on a CPU, fused elsewhere."""
+    if settings.device != "cpu" or not any(hasattr(module, "kernel") for module in model.modules()):
+        return "fused"
+    context, heads = model.config.context, getattr(model.config, "heads", 1)
+    if context > 2048:
+        return "fused"  # the written-out one holds (T,T) scores
+    assert settings.batch != "auto"
+    shape = (min(16, settings.rows or settings.batch), heads, context, model.config.dim // heads)  # type: ignore[attr-defined]
+    seconds = {name: attention_seconds(KERNELS[name], shape, settings) for name in KERNELS}
+    return min(seconds, key=seconds.__getitem__)
+
+
+def attention_seconds(kernel: Callable[..., Any], shape: tuple[int, ...], settings: Train) -> float:
+    """Seconds of one pass and its gradients, the best of several."""
+    generator = torch.Generator().manual_seed(0)
+    best = float("inf")
+    query, key, value = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(3))
+    for _ in range(6):
+        began = time.perf_counter()
+        with precision(settings, torch.device("cpu"))():
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+            mixed = kernel(query.to(dtype), key.to(dtype), value.to(dtype), Where(None, causal=True), 0.0)
+        mixed.float().sum().backward()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+CHOICES: dict[str, Callable[[Train, LanguageModel, Shard], Any]] = {
+    "precision": choose_precision,
+    "threads": choose_threads,
+    "float32_matmul": choose_float32_matmul,
+    "batch": find_batch,
+    "attention": choose_attention,
+    "compile": choose_compile,
+}
+"""Field of Train -> what settles it, in the order in which one needs the other."""

@@ -1,0 +1,154 @@
+"""One optimiser step, as fast as the machine does it: precision, compilation, kernels, memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hornbook import machine
+from hornbook.config import Train
+from hornbook.data.batches import Batch
+from hornbook.data.loader import Group
+from hornbook.errors import UserError
+from hornbook.layers.attention import fused, written_out
+from hornbook.layers.model import LanguageModel
+from hornbook.progress import say
+from hornbook.training.objective import Objective
+from hornbook.training.optimizers import Optimizers
+from hornbook.training.recompute import recompute_activations
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Engine:
+    """A model and its optimisers. `settings` say everything: nothing is left open in them (see `choices.py`)."""
+
+    def __init__(self, model: LanguageModel, settings: Train) -> None:
+        assert settings.optimizer is not None
+        assert settings.lr is not None
+        assert settings.batch != "auto"
+        self.model, self.device = model, torch.device(settings.device or "cpu")
+        self.clip, self.rows = settings.clip, settings.rows or settings.batch
+        self.dtype = PRECISIONS[settings.precision]
+        prepare_machine(self.device, settings)
+        model.to(self.device)
+        if settings.attention != "auto":
+            use_attention(model, settings.attention)
+        if settings.recompute:
+            recompute_activations(model)
+        self.optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.autocast = precision(settings, self.device)
+        self.objective: nn.Module = Objective(model)
+        if settings.compile == "yes":
+            self.objective = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
+        self.norm: Tensor | None = None
+
+    def gradients(self, group: Group, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The mean loss over all targets of the group, and the norm of its gradient, which is left in the parameters.
+
+        Both are () float32 on the device, in nats a target. `scale` keeps float16's gradients from vanishing: it is in
+        the gradients until `apply`. Where memory runs out, the group is done again in smaller parts.
+        """
+        while True:
+            try:
+                self.drop()
+                loss = self.backward(group, scale)
+                break
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not out_of_memory(error):
+                    raise
+                self.shrink()
+        self.norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]) / scale
+        return loss, self.norm
+
+    def backward(self, group: Group, scale: float = 1.0) -> Tensor:
+        """Gradients of the group's mean loss, which is returned."""
+        parts = [part for batch in group.batches for part in batch.parts(self.rows)]
+        return backward(self.objective, parts, group.targets, self.autocast, scale)
+
+    def shrink(self) -> None:
+        """Halve the rows that are computed at once; a UserError where one row is too much."""
+        self.drop()
+        if self.rows == 1:
+            raise UserError(
+                "one row does not fit into memory: take a shorter --context, a smaller model, or --recompute"
+            )
+        self.rows = -(-self.rows // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(f"out of memory: from here on {self.rows} rows at once (--rows {self.rows}); the steps stay what they were")
+
+    def apply(self, factor: float, scale: float = 1.0) -> None:
+        """Clip the gradients that `gradients` left, and step at `factor` times the learning rate."""
+        assert self.norm is not None
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.clip:
+            shrinking = (self.clip / (self.norm + 1e-6)).clamp(max=1.0)
+            if self.device.type != "cpu" or scale != 1.0 or shrinking < 1.0:  # to read it, a GPU would be waited for
+                torch._foreach_mul_(gradients, shrinking / scale)
+        elif scale != 1.0:
+            torch._foreach_mul_(gradients, 1 / scale)
+        self.optimizers.step(factor)
+
+    def drop(self) -> None:
+        """Forget the gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+
+def backward(
+    objective: nn.Module,
+    parts: list[Batch],
+    targets: int,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+    scale: float = 1.0,
+) -> Tensor:
+    """Gradients of the mean loss over all `targets` of the parts, however they were cut, times `scale`.
+
+    Returns that loss, () float32 on the device.
+    """
+    total = torch.zeros((), device=parts[0].tokens.device)
+    for part in parts:
+        with autocast():
+            nats, _ = objective(part.tokens, part.targets, part.segments)
+        (nats * (scale / max(targets, 1))).backward()
+        total += nats.detach()
+    return total / max(targets, 1)
+
+
+def prepare_machine(device: torch.device, settings: Train) -> None:
+    """Threads, allocator and the precision of float32 products, for this process."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if device.type == "cpu":
+        machine.keep_freed_memory()
+    if settings.float32_matmul != "auto":
+        torch.set_float32_matmul_precision(settings.float32_matmul)
+
+
+def use_attention(model: LanguageModel, name: str) -> None:
+    """Let every attention of the model use the kernel of that name."""
+    for module in model.modules():
+        if hasattr(module, "kernel"):
+            module.kernel = KERNELS[name]  # type: ignore[assignment]
+
+
+KERNELS = {"fused": fused, "written-out": written_out}
+
+
+def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Makes the context of a forward pass: autocast, or none."""
+    dtype = PRECISIONS[settings.precision]
+    return partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error is about memory: CPUs say so only in words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -1,0 +1,225 @@
+"""The loop around the steps: refusals, float16's scale, figures read late, callbacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import tiny_model
+from hornbook.config import Train
+from hornbook.errors import UserError
+from hornbook.run import read_log
+from hornbook.training.callbacks import Moment
+from hornbook.training.engine import Engine
+from hornbook.training.guard import MEMORY, PATIENCE, fault, remember
+from hornbook.training.loop import FIRST_SCALE, GROWTH, Course, State, Watch, fit
+from hornbook.training.pretrain import train
+from test_engine import SETTINGS, Group, group
+from test_training import settings
+
+
+class Steps:
+    """A loader of batches that are all alike, and the steps that the loop tells of."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, float, float, str | None]] = []
+        self.saved: list[int] = []
+
+    def get(self, step: int) -> Group:
+        return group(seed=step)
+
+    @property
+    def watch(self) -> Watch:
+        return Watch(
+            lambda taken, loss, norm: self.told.append((taken.step, loss, norm, taken.fault)),
+            lambda state: 1.0,
+            lambda state, best: self.saved.append(state.step),
+        )
+
+
+def run(engine: Engine, steps: int, late: bool = False, **changes: object) -> tuple[Steps, State]:
+    wanted, told, state = dataclasses.replace(SETTINGS, **changes), Steps(), State()
+    if late:
+        before = Course.__init__
+
+        def late_one(self: Course, *args: object) -> None:
+            before(self, *args)  # type: ignore[arg-type]
+            self.at_once = False
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Course, "__init__", late_one)
+            fit(engine, told, wanted, steps, state, told.watch)  # type: ignore[arg-type]
+    else:
+        fit(engine, told, wanted, steps, state, told.watch)  # type: ignore[arg-type]
+    return told, state
+
+
+def engine(**changes: object) -> Engine:
+    return Engine(tiny_model("llama"), dataclasses.replace(SETTINGS, **changes))
+
+
+def poison(one: Engine, steps: set[int]) -> None:
+    """Make the loss of some steps no number."""
+    counted, whole = iter(range(10**9)), one.backward
+
+    def backward(group: Group, scale: float = 1.0) -> torch.Tensor:
+        loss = whole(group, scale)
+        if next(counted) in steps:
+            one.parameters[0].grad.fill_(math.nan)  # type: ignore[union-attr]
+            return loss * math.nan
+        return loss
+
+    one.backward = backward  # type: ignore[method-assign]
+
+
+def test_figures_read_late_are_the_same_figures() -> None:
+    (at_once, first), (late, second) = run(engine(), 7), run(engine(), 7, late=True)
+    assert at_once.told == late.told
+    assert [step for step, *_ in late.told] == list(range(1, 8))
+    assert (first.nats, first.targets) == (second.nats, second.targets)
+
+
+def test_a_loss_that_is_no_number_read_late_still_ends_the_run_before_it_is_saved() -> None:
+    one = engine()
+    poison(one, {4})
+    with pytest.raises(UserError, match=r"the loss became nan at step 5 \(batch 4\); the last checkpoint is whole"):
+        run(one, 9, late=True, eval_every=5)
+    assert Steps().saved == []
+
+
+def test_a_refused_step_is_left_out_and_told_with_its_batch() -> None:
+    one, plain = engine(guard="skip"), engine()
+    poison(one, {2})
+    told, state = run(one, 5, guard="skip")
+    faults = {step: reason for step, _, _, reason in told.told}
+    assert faults == {1: None, 2: None, 3: "the loss became nan", 4: None, 5: None}
+    assert math.isfinite(state.nats)
+    assert all(bool(p.isfinite().all()) for p in one.parameters)
+    for step in range(5):  # the same steps without the third
+        plain.gradients(group(seed=step))
+        if step != 2:
+            plain.apply(min(1.0, (step + 1) / SETTINGS.warmup))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters, plain.parameters, strict=True))
+
+
+def test_refusing_ends_when_nothing_else_happens() -> None:
+    one = engine(guard="skip")
+    poison(one, set(range(100)))
+    with pytest.raises(UserError, match=f"the loss became nan at step {PATIENCE + 1} "):
+        run(one, 90, guard="skip")
+
+
+def test_a_leap_of_the_loss_is_a_spike_and_a_slow_rise_is_none() -> None:
+    recent: list[float] = []
+    for i in range(3 * MEMORY):
+        recent = remember(recent, 5 + 0.1 * math.sin(i))
+    assert len(recent) == MEMORY
+    assert fault(5.15, 1.0, recent, 6) is None
+    assert "the loss leapt to 6.000 (before: 5.0" in str(fault(6.0, 1.0, recent, 6))
+    assert fault(6.0, 1.0, recent, 0) is None
+    assert fault(6.0, 1.0, recent[:5], 6) is None
+    assert fault(5.0, math.inf, recent, 6) == "the gradient's norm became inf"
+
+
+def test_float16_overflow_halves_the_scale_and_leaves_out_the_step() -> None:
+    one = engine(precision="float16")
+    assert one.dtype == torch.float16
+    whole, scales = one.backward, []
+
+    def backward(group: Group, scale: float = 1.0) -> torch.Tensor:
+        scales.append(scale)
+        loss = whole(group, scale)
+        if scale > FIRST_SCALE / 4:
+            one.parameters[0].grad.fill_(math.inf)  # type: ignore[union-attr]
+        return loss
+
+    one.backward = backward  # type: ignore[method-assign]
+    told, state = run(one, 6, precision="float16")
+    assert scales == [FIRST_SCALE, FIRST_SCALE / 2, *4 * [FIRST_SCALE / 4]]
+    assert [reason is None for *_, reason in told.told] == [False, False, True, True, True, True]
+    assert state.scale == FIRST_SCALE / 4
+    assert state.grown == 4
+
+
+def test_float16_s_scale_grows_again_after_quiet_steps() -> None:
+    course = Course(engine(), dataclasses.replace(SETTINGS, precision="float16"), 10, State(), Steps().watch, None)
+    for _ in range(GROWTH):
+        assert course.judge(1.0, 1.0, 0) is None
+    assert (course.state.scale, course.state.grown) == (2 * FIRST_SCALE, 0)
+
+
+def test_float16_learns_what_float32_learns() -> None:
+    losses = [run(engine(precision=p), 20, precision=p)[0].told for p in ("float32", "float16")]
+    assert losses[1][-1][1] < losses[1][0][1]
+    # 20 steps of Adam on numbers with 11 bits instead of 24
+    assert losses[1][-1][1] == pytest.approx(losses[0][-1][1], rel=0.02)
+
+
+def test_given_rates_take_the_schedule_s_place() -> None:
+    one = engine()
+    factors: list[float] = []
+    apply = one.apply
+    one.apply = lambda factor, scale=1.0: (factors.append(factor), apply(factor, scale))  # type: ignore[method-assign]
+    told = Steps()
+    fit(one, told, SETTINGS, 3, State(), told.watch, [0.5, 0.25, 1.0])  # type: ignore[arg-type]
+    assert factors == [0.5, 0.25, 1.0]
+
+
+def test_callbacks_hear_of_steps_evaluations_saves_and_the_end(text_folder: Path, tmp_path: Path) -> None:
+    heard: list[Moment] = []
+    train(settings(text_folder, tmp_path / "run", steps=4, eval_every=2), [heard.append])
+    assert [m.event for m in heard] == ["step", "step", "evaluation", "save"] * 2 + ["end"]
+    assert [m.values for m in heard if m.event in ("step", "evaluation")] == read_log(tmp_path / "run")
+    assert {"loss", "lr", "gradient_norm", "seconds", "tokens"} < heard[0].values.keys()
+    assert heard[-1].values["validation"]["bits_per_byte"] > 0
+    assert Path(heard[3].values["folder"]).name == "000002"
+
+
+def test_a_callback_that_fails_ends_the_run_and_the_run_carries_on_without_it(
+    text_folder: Path, tmp_path: Path
+) -> None:
+    def fail(moment: Moment) -> None:
+        if moment.step == 3:
+            raise ZeroDivisionError
+
+    wanted = settings(text_folder, tmp_path / "run", steps=4, eval_every=2)
+    with pytest.raises(ZeroDivisionError):
+        train(wanted, [fail])
+    assert train(wanted)["steps"] == 4
+    assert [line["step"] for line in read_log(tmp_path / "run") if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_a_skipped_step_is_in_the_log(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Engine.gradients
+    calls = iter(range(100))
+
+    def gradients(self: Engine, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, norm = whole(self, *args)  # type: ignore[arg-type]
+        return (loss * math.nan, norm) if next(calls) == 1 else (loss, norm)
+
+    monkeypatch.setattr(Engine, "gradients", gradients)
+    train(settings(text_folder, tmp_path / "run", steps=3, guard="skip", accumulate=2))
+    line = next(line for line in read_log(tmp_path / "run") if "skipped" in line)
+    assert (line["step"], line["skipped"], line["batch"]) == (2, "the loss became nan", 2)
+
+
+def test_parts_that_do_not_divide_the_batch_are_refused(text_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch 4 cannot be divided into parts of --rows 3: 1, 2, 4 can"):
+        train(settings(text_folder, tmp_path / "run", steps=1, rows=3))
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun started 2 processes"):
+        train(settings(text_folder, tmp_path / "run", steps=1))
+
+
+def test_settings_know_what_they_cannot_be() -> None:
+    with pytest.raises(UserError, match="--batch is 0: it must be above 0, or auto"):
+        Train("llama-tiny", batch=0)
+    assert Train("llama-tiny", batch="auto").batch == "auto"
