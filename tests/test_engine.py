@@ -20,9 +20,10 @@ from hornbook.data.loader import Group, Loader
 from hornbook.data.shards import Shard
 from hornbook.errors import UserError
 from hornbook.layers import cross_entropy
-from hornbook.layers.attention import Where, deferred, fused, materialised, mixing
+from hornbook.layers.attention import Where, deferred, flexible, fused, materialised, mixing
 from hornbook.layers.cross_entropy import linear_cross_entropy
 from hornbook.layers.mlp import ACTIVATIONS
+from hornbook.layers.transformer import band
 from hornbook.training import batch_size, choices, engine
 from hornbook.training.engine import Engine
 from hornbook.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
@@ -138,6 +139,23 @@ def test_attention_written_out_is_the_fused_one_with_its_gradients(kernel, maske
         found.append([out.detach(), q.grad, k.grad, v.grad])
     for mine, theirs in zip(*found, strict=True):
         assert close(mine, theirs)
+
+
+def test_flex_attention_sees_what_documents_let_it_see() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 64, 16, generator=generator) for _ in range(3))
+    segments = torch.tensor([[1] * 20 + [2] * 44, [1] * 50 + [0] * 14])
+    mask = (segments[:, None, :, None] == segments[:, None, None, :]) & band(64, None, segments.device)
+    where = Where(mask, causal=True, segments=segments)
+    assert close(flexible(q, k, v, where, 0.0), fused(q, k, v, where, 0.0))
+    assert torch.equal(flexible(q, k, v, Where(None, causal=True), 0.0), fused(q, k, v, Where(None, causal=True), 0.0))
+
+
+def test_a_kernel_that_does_not_work_here_is_not_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    apart = dataclasses.replace(SETTINGS, apart=True)  # torch has no gradients of flex_attention on a CPU
+    assert choices.attention_seconds("flex", (2, 2, 32, 8), apart) == math.inf
+    assert "flex attention does not work here" in capsys.readouterr().err
+    assert choices.attention_seconds("fused", (2, 2, 32, 8), apart) < math.inf
 
 
 def test_what_is_dropped_of_deferred_attention_is_dropped_of_its_weights() -> None:

@@ -190,7 +190,7 @@ class Train:
     """Deviations above the mean of the last 100 losses that make a spike; 0 for none."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
-    attention: Literal["auto", "fused", "written-out"] = "auto"
+    attention: Literal["auto", "fused", "written-out", "flex"] = "auto"
     """The kernel; auto measures."""
     threads: int | None = None
     """Threads of a CPU; default the number that is fastest."""
@@ -342,7 +342,7 @@ class Inspect:
 class Bench:
     """What this machine can do, in under two minutes: hornbook bench"""
 
-    device: str | None = None
+    device: Annotated[str | None, arg(metavar="DEVICE")] = None
     """cpu, cuda or mps; default the best there is."""
     minutes: float = 2.0
     """Models that would not fit into so many minutes are skipped."""

@@ -135,7 +135,8 @@ class Transformer(LanguageModel):
         if self.config.positions == "rotary":
             c = self.config.resolved()
             angles = rotary_angles(positions, int(c.head_dim * c.rotary_share), c.rope_theta, c.rope_scaling)
-        return positions, Where(mask, self.causal, angles, cache, slots)
+        plain = cache is None and window is None
+        return positions, Where(mask, self.causal, angles, cache, slots, segments if plain else None)
 
 
 def band(length: int, window: int | None, device: torch.device) -> Tensor:

@@ -15,10 +15,13 @@ from hornbook.config import Train
 from hornbook.data.shards import Shard
 from hornbook.layers.attention import Where
 from hornbook.layers.model import LanguageModel
+from hornbook.layers.transformer import band
 from hornbook.progress import duration, say
 from hornbook.training.batch_size import find_batch
-from hornbook.training.engine import KERNELS, precision
+from hornbook.training.engine import KERNELS, PRECISIONS
 
+LONG = 2048
+"""Positions above which a CPU is not asked to write out all scores."""
 SHORT = 240
 """Seconds of a run below which torch.compile, half a minute or more, is not worth its time."""
 
@@ -94,30 +97,47 @@ def choose_compile(settings: Train, model: LanguageModel, shard: Shard) -> str:
 
 
 def choose_attention(settings: Train, model: LanguageModel, shard: Shard) -> str:
-    """The kernel that is fastest, forward and backward, on this run's shapes: measured on a CPU, fused elsewhere."""
-    if settings.device != "cpu" or not any(hasattr(module, "kernel") for module in model.modules()):
-        return "fused"
+    """The kernel that is fastest, forward and backward, on this run's shapes, of those that come into question."""
     context, heads = model.config.context, getattr(model.config, "heads", 1)
-    if context > 2048:
-        return "fused"  # the written-out one holds (T,T) scores
+    if not any(hasattr(module, "kernel") for module in model.modules()):
+        return "fused"
+    if settings.device == "cpu" and context <= LONG:
+        names = ["fused", "written-out"]
+    elif str(settings.device).startswith("cuda") and settings.apart and settings.compile == "yes":
+        names = ["fused", "flex"]
+    else:
+        return "fused"
     assert settings.batch != "auto"
     shape = (min(16, settings.rows or settings.batch), heads, context, model.config.dim // heads)  # type: ignore[attr-defined]
-    seconds = {name: attention_seconds(KERNELS[name], shape, settings) for name in KERNELS}
+    seconds = {name: attention_seconds(name, shape, settings) for name in names}
     return min(seconds, key=seconds.__getitem__)
 
 
-def attention_seconds(kernel: Callable[..., Any], shape: tuple[int, ...], settings: Train) -> float:
-    """Seconds of one pass and its gradients, the best of several."""
-    generator = torch.Generator().manual_seed(0)
+def attention_seconds(name: str, shape: tuple[int, ...], settings: Train) -> float:
+    """Seconds of one pass and its gradients, the best of several; infinite where the kernel does not work here."""
+    device, generator = torch.device(settings.device or "cpu"), torch.Generator().manual_seed(0)
+    dtype = PRECISIONS[settings.precision]
+    query, key, value = (torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for _ in range(3))
+    rows, _, length, _ = shape
+    segments = (
+        torch.arange(length, device=device).expand(rows, length) // max(1, length // 4) if settings.apart else None
+    )
+    mask = None
+    if segments is not None:
+        mask = (segments[:, None, :, None] == segments[:, None, None, :]) & band(length, None, device)
+    kernel = torch.compile(KERNELS[name], dynamic=False) if name == "flex" else KERNELS[name]
     best = float("inf")
-    query, key, value = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(3))
-    for _ in range(6):
-        began = time.perf_counter()
-        with precision(settings, torch.device("cpu"))():
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-            mixed = kernel(query.to(dtype), key.to(dtype), value.to(dtype), Where(None, causal=True), 0.0)
-        mixed.float().sum().backward()
-        best = min(best, time.perf_counter() - began)
+    try:
+        for _ in range(6):
+            machine.synchronize(device)
+            began = time.perf_counter()
+            mixed = kernel(query, key, value, Where(mask, causal=True, segments=segments), 0.0)
+            mixed.float().sum().backward()
+            machine.synchronize(device)
+            best = min(best, time.perf_counter() - began)
+    except (RuntimeError, NotImplementedError) as error:  # what torch has no kernel for, here or yet
+        say(f"{name} attention does not work here ({str(error).splitlines()[0][:100]})")
+        return float("inf")
     return best
 
 
@@ -126,7 +146,7 @@ CHOICES: dict[str, Callable[[Train, LanguageModel, Shard], Any]] = {
     "threads": choose_threads,
     "float32_matmul": choose_float32_matmul,
     "batch": find_batch,
-    "attention": choose_attention,
     "compile": choose_compile,
+    "attention": choose_attention,
 }
 """Field of Train -> what settles it, in the order in which one needs the other."""

@@ -15,7 +15,7 @@ from hornbook.config import Train
 from hornbook.data.batches import Batch
 from hornbook.data.loader import Group
 from hornbook.errors import UserError
-from hornbook.layers.attention import fused, written_out
+from hornbook.layers.attention import flexible, fused, written_out
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
 from hornbook.training.objective import Objective
@@ -139,7 +139,7 @@ def use_attention(model: LanguageModel, name: str) -> None:
             module.kernel = KERNELS[name]  # type: ignore[assignment]
 
 
-KERNELS = {"fused": fused, "written-out": written_out}
+KERNELS = {"fused": fused, "written-out": written_out, "flex": flexible}
 
 
 def precision(settings: Train, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
