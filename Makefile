@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench bench-train clean
 
 help:
 	@echo "make demo      set up, then climb the ladder on the embedded corpus (about 8 minutes on 2 cores)"
 	@echo "make test      set up, then run the tests (under 10 minutes on 2 cores)"
 	@echo "make test-all  the same with the slow ones (under 25 minutes)"
 	@echo "make lint      ruff, formatting, type checker"
-	@echo "make bench     side-by-side measurements against peers"
+	@echo "make bench     what this machine can do (hornbook bench), text encoding against a peer, and what else there is"
+	@echo "make bench-train  training against the Trainer, nanoGPT, LitGPT and a plain loop (an hour or more on 2 cores)"
 	@echo "make clean     remove the environment and caches; runs/ stays"
 
 $(VENV)/core: pyproject.toml constraints.txt
@@ -41,8 +42,15 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 bench: $(VENV)/dev
+	$(BIN)/hornbook bench
 	$(BIN)/python benchmarks/text_encoding.py
-	@echo "more: $(BIN)/python benchmarks/ngram_against_kenlm.py TRAIN.txt VALIDATION.txt (with lmplz on the PATH)"
+	@echo "more, each with --help:"
+	@echo "  make bench-train                              training speed and memory against peers"
+	@echo "  $(BIN)/python benchmarks/wikitext_recipes.py     bits per byte after 5, 15, 60 minutes against their recipes"
+	@echo "  $(BIN)/python benchmarks/ngram_against_kenlm.py  n-grams against lmplz, which must be on the PATH"
+
+bench-train: $(VENV)/core
+	$(BIN)/python benchmarks/training_against_peers.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

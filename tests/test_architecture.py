@@ -12,7 +12,7 @@ import hornbook
 ROOT = Path(hornbook.__file__).parent
 
 ORDER = [
-    {"atomic", "config", "errors", "progress", "machine", "small_files"},
+    {"atomic", "config", "errors", "lock", "log", "manifest", "progress", "machine", "small_files"},
     {"text"},
     {"data"},
     {"layers"},
@@ -22,12 +22,13 @@ ORDER = [
     {"run"},
     {"exchange"},
     {"generation"},
+    {"tasks"},
     {"evaluation"},
     {"training"},
     {"doctor"},
     {"inspection"},
     {"report"},
-    {"ladder"},
+    {"ladder", "bench"},
     {"commands"},
     {"cli"},
 ]

@@ -21,7 +21,7 @@ from ladder_figures import FACTS, counted, encoder, neural, validation, whole_la
 class Reader(HTMLParser):
     """What a browser would make of the page: its elements, its links, its text, and whether all is closed."""
 
-    VOID = ("meta", "link", "br", "hr", "img")
+    VOID = ("meta", "link", "br", "hr", "img", "input")
 
     def __init__(self, html: str) -> None:
         super().__init__()

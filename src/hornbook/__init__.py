@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from hornbook.training.callbacks import Callback
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "examine", "export", "generate", "import_model", "inspect", "ladder", "load", "train"]
+__all__ = [
+    "benchmark",
+    "evaluate",
+    "examine",
+    "export",
+    "generate",
+    "import_model",
+    "inspect",
+    "ladder",
+    "load",
+    "train",
+]
 
 
 def load(source: str, device: str | None = None, dtype: str | None = None) -> LanguageModel:
@@ -38,12 +49,18 @@ def load(source: str, device: str | None = None, dtype: str | None = None) -> La
     return load(source, device, dtype)
 
 
-def train(model: str, callbacks: Sequence[Callback] = (), **fields: Any) -> dict[str, Any]:
-    """Train a rung (fields of `config.Train`); returns its summary. Callbacks are called with a `Moment` each time."""
+def train(model: str = "", callbacks: Sequence[Callback] = (), **fields: Any) -> dict[str, Any]:
+    """Train a rung (fields of `config.Train`); returns its summary. Callbacks are called with a `Moment` each time.
+
+    With `like`, a run's folder, all that is not given is as it was there, the model too.
+    """
     from hornbook.config import Train
+    from hornbook.training.like import like
     from hornbook.training.pretrain import train
 
-    return train(Train(model, **fields), callbacks)
+    given = fields | ({"model": model} if model else {})
+    run = given.pop("like", None)
+    return train(like(run, **given) if run else Train(**given), callbacks)
 
 
 def evaluate(run: str, data: str = "python-docs", **fields: Any) -> Scores | TaskScores:

@@ -29,8 +29,10 @@ COMMANDS = {
         "Import", "hornbook.commands:import_model", "bring a model in: from the Hub, a folder or a GGUF file"
     ),
     "export": Command("Export", "hornbook.commands:export", "write a model as a Hugging Face folder, GGUF or ARPA"),
+    "report": Command("Report", "hornbook.commands:report", "runs as a page: curves, samples, settings, side by side"),
     "inspect": Command("Inspect", "hornbook.commands:inspect", "what a model is made of: layers, parameters, names"),
     "doctor": Command("Doctor", "hornbook.commands:doctor", "does a model do what a language model must?"),
+    "bench": Command("Bench", "hornbook.commands:bench", "how fast this machine multiplies, trains and generates"),
 }
 
 
@@ -66,6 +68,11 @@ def run(word: str, rest: list[str]) -> None:
         command = COMMANDS[word]
         settings_class: Any = getattr(importlib.import_module("hornbook.config"), command.settings)
         settings = tyro.cli(settings_class, args=rest, prog=f"hornbook {word}")
+        if getattr(settings, "like", None):  # what is not given is as that run had it
+            from hornbook.training.like import settings_of, settled
+
+            earlier = settings_of(settings.like)
+            settings = settled(tyro.cli(settings_class, args=rest, prog=f"hornbook {word}", default=earlier))
         module, function = command.function.split(":")
         getattr(importlib.import_module(module), function)(settings)
     except UserError as error:

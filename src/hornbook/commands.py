@@ -14,7 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hornbook.config import Doctor, Evaluate, Export, Generate, Import, Inspect, Ladder, Tokenize, Train
+from hornbook.config import (
+    Bench,
+    Doctor,
+    Evaluate,
+    Export,
+    Generate,
+    Import,
+    Inspect,
+    Ladder,
+    Report,
+    Tokenize,
+    Train,
+)
 from hornbook.errors import visible
 
 if TYPE_CHECKING:
@@ -66,6 +78,10 @@ def train(settings: Train) -> None:
 
 def evaluate(settings: Evaluate) -> None:
     """`hornbook evaluate`."""
+    from hornbook.tasks import task_names
+
+    if settings.data in task_names() and not settings.text:
+        return evaluate_task(settings)
     if settings.protocol == "tutorial":
         return tutorial(settings)
     from hornbook.evaluation.measure import measure, measure_encoder
@@ -90,6 +106,26 @@ def evaluate(settings: Evaluate) -> None:
         f"scored once with at least {scores.context - scores.stride} tokens of context (window {scores.context}, "
         f"stride {scores.stride}) or all that its document has.{note}",
     )
+
+
+def evaluate_task(settings: Evaluate) -> None:
+    """`hornbook evaluate RUN hellaswag`."""
+    from hornbook.evaluation.choices import measure_task
+
+    scores = measure_task(settings, opened(settings))
+    if settings.json:
+        intervals = {f"{scores.task}_{name}_interval": scores.interval(name) for name in scores.marks}
+        print(json.dumps(scores.figures() | intervals | {"examples": scores.examples, "chance": scores.chance}))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("score", settings.run, "95 % interval", "chance"):
+        table.add_column(name, justify="left" if name == "score" else "right")
+    for name in scores.marks:
+        low, high = scores.interval(name)
+        shown = f"{scores.mean(name):.4f}", f"{low:.4f} to {high:.4f}", f"{scores.chance:.2f}"
+        table.add_row(name.replace("_", " "), *shown)
+    console.print(table)
+    print(f"{scores.task}, {settings.split}: {scores.examples:,} examples")
 
 
 def tutorial(settings: Evaluate) -> None:
@@ -175,6 +211,13 @@ def export(settings: Export) -> None:
     print("\n".join(map(str, export_model(settings))))
 
 
+def report(settings: Report) -> None:
+    """`hornbook report`."""
+    from hornbook.report.run_page import write_runs
+
+    print(write_runs(settings.runs, settings.out))
+
+
 def doctor(settings: Doctor) -> None:
     """`hornbook doctor`: one line a check; the program exits with 1 where one failed."""
     from hornbook.doctor.certificate import closing, examine
@@ -209,6 +252,21 @@ def inspect(settings: Inspect) -> None:
             console.print()
     else:
         print(plain(shown(found, layers, settings.names)))
+
+
+def bench(settings: Bench) -> None:
+    """`hornbook bench`: every figure as soon as it is known; as JSON, all that are known at the end or at Ctrl-C."""
+    from hornbook.bench import findings, gathered, told
+
+    found = []
+    try:
+        for finding in findings(settings):
+            found.append(finding)
+            if not settings.json and (text := told(*finding)):
+                console.print(text)
+    finally:
+        if settings.json and found:
+            print(json.dumps(gathered(found)))
 
 
 def opened(settings: Evaluate | Generate) -> LanguageModel:

@@ -138,12 +138,14 @@ def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool],
 class Train:
     """Pretrain any rung: hornbook train llama-tiny --data wikitext-2 --minutes 5"""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Annotated[Positional[str], arg(metavar="MODEL", help_behavior_hint="(required without --like)")] = ""
     """A rung: a named size such as bigram, rnn, rnn-attention, gpt2-tiny, llama-tiny."""
     data: str = "python-docs"
     """A corpus by name, or a file, a folder, or - for standard input."""
     out: str | None = None
     """The run folder; default runs/MODEL-DATA. The same command again carries on where it stopped."""
+    like: str | None = None
+    """Repeat the run in this folder, on the same machine bit for bit, but for what else is given; MODEL is its own."""
     column: str = "text"
     """The column that holds the text, in .jsonl, .csv and .parquet files."""
     tokenizer: str = "bpe"
@@ -154,7 +156,7 @@ class Train:
     """Length of the run in optimiser steps. One of steps, epochs and minutes; default one epoch."""
     epochs: float | None = None
     minutes: float | None = None
-    """Length in wall-clock minutes, compilation included; such a run cannot be repeated bit for bit."""
+    """Length in wall-clock minutes, compilation included; the same again bit for bit only by --like."""
     batch: int | Literal["auto"] = 16
     """Rows in a batch; auto for the most that fit into memory and are fastest."""
     accumulate: int = 1
@@ -217,6 +219,8 @@ class Train:
     """Counted rungs: what add-k adds."""
 
     def __post_init__(self) -> None:
+        if not self.model and not self.like:
+            raise UserError("train needs a model, as in hornbook train llama-tiny, or --like RUN to repeat a run")
         length = ("steps", "epochs", "minutes", "accumulate", "rows", "threads")
         require(self, (*length, "context", "layers", "dim", "heads", "vocab"), lambda x: x > 0, "above 0")
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")

@@ -77,14 +77,12 @@ class Run:
 
     def claim(self) -> None:
         """Take the lock of a run that is there already, so that one in use is told of before any work."""
-        if (self.folder / "train.json").exists():
-            self.taken()
-
-    def taken(self) -> None:
+        if not (self.folder / "train.json").exists():
+            return
         try:
             self.lock.take()
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
     def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> None:
         """Claim the folder for `settings`, or find a run of the same settings there to carry on.
@@ -108,7 +106,7 @@ class Run:
                 sync_one(folder)
         except OSError as error:
             self.close()
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         except UserError:
             self.close()
             raise
@@ -229,7 +227,7 @@ class Run:
                 os.replace(path, path.with_name(f".{path.name}.damaged"))
             sync_one(self.checkpoints)
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         self.cut_log(lambda line: line.get("step", 0) <= manifest["step"])
         if self.metrics.size() < manifest["log"]:
             say(f"{self.metrics.path} lacks lines from before step {manifest['step']}, which are lost")

@@ -29,9 +29,25 @@ def rotary_angles(
     rates = 1 / theta ** (torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width)
     if scaling is not None:
         rates = stretched(rates, scaling)
+    return cosines_and_sines(positions, rates)
+
+
+@torch.library.custom_op("hornbook::cosines_and_sines", mutates_args=())
+def cosines_and_sines(positions: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    """positions (B,T), rates (K/2,) -> cosines and sines of the angles of all K channels, (B,1,T,K).
+
+    An operation of its own, so that torch.compile computes it once a pass: drawn into the kernels that use it, it would
+    be computed for every row, head, layer and direction.
+    """
     angles = positions[:, None, :, None].float() * rates
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
+
+
+@cosines_and_sines.register_fake
+def _(positions: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    like = rates.new_empty(positions.shape[0], 1, positions.shape[1], 2 * rates.shape[0])
+    return like, torch.empty_like(like)
 
 
 def stretched(rates: Tensor, scaling: RopeScaling) -> Tensor:

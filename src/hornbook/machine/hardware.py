@@ -46,6 +46,17 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def physical_cores() -> int:
+    """Cores of the processors that this process may use: two processors may share one."""
+    found = set()
+    for processor in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ():
+        try:
+            found.add(Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list").read_text())
+        except OSError:
+            return cores()
+    return len(found) or cores()
+
+
 def can_compile() -> bool:
     """Whether torch.compile can make CPU code here: it needs a C++ compiler."""
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))

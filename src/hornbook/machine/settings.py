@@ -7,23 +7,23 @@ import time
 
 import torch
 
-from hornbook.machine.hardware import cores
+from hornbook.machine.hardware import cores, physical_cores
 from hornbook.machine.speed import float32_precision
 
 
 @functools.cache
 def best_threads() -> int:
-    """Threads with which products and a loop over numbers are fastest: all cores, or half where two share one.
+    """Threads with which torch is fastest: as many as processors, or, where two share a core and it shows, as cores.
 
-    Leaves torch with that number.
+    Leaves torch with that number. Other work on the machine must not decide: fewer need to be clearly faster.
     """
-    candidates = sorted({max(1, cores() // 2), cores()}, reverse=True)
-    if len(candidates) == 1:
-        return candidates[0]
-    seconds = {n: seconds_with(n) for n in candidates}
-    best = min(seconds, key=seconds.__getitem__)
-    torch.set_num_threads(best)
-    return best
+    candidates = sorted({physical_cores(), cores()})
+    if len(candidates) > 1:
+        rounds = [{n: seconds_with(n) for n in candidates} for _ in range(4)]
+        few, many = (min(seconds[n] for seconds in rounds) for n in candidates)
+        candidates = candidates[:1] if few < 0.9 * many else candidates
+    torch.set_num_threads(candidates[-1])
+    return candidates[-1]
 
 
 def seconds_with(threads: int) -> float:

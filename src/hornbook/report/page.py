@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hornbook.atomic import written_aside
@@ -49,15 +49,7 @@ def render(facts: dict[str, Any], rungs: list[Rung]) -> str:
     facts = {key: wording.visible(value) if isinstance(value, str) else value for key, value in facts.items()}
     facts = {key: value for key, value in facts.items() if value is not None}
     colours = colour(rungs)
-    environment = Environment(
-        loader=PackageLoader("hornbook", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(words=wording)
-    return environment.get_template("page.html.jinja").render(
+    return template("page.html.jinja").render(
         title=facts.get("title", "The ladder"),
         result=result(rungs),
         facts=facts,
@@ -74,6 +66,19 @@ def render(facts: dict[str, Any], rungs: list[Rung]) -> str:
     )
 
 
+def template(name: str) -> Template:
+    """A template of this package; what it is given is escaped, and what it asks for must be given."""
+    environment = Environment(
+        loader=PackageLoader("hornbook", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(words=wording)
+    return environment.get_template(name)
+
+
 def colour(rungs: list[Rung]) -> dict[str, str]:
     """A class of the style sheet for each rung: the trained ones in turn, grey for the others."""
     trained = [r.name for r in rungs if not (r.is_counted or r.is_encoder)]
@@ -87,20 +92,20 @@ def repeat(facts: dict[str, Any]) -> list[tuple[str, Any]]:
     return [*rows, ("Versions", versions)] if versions else rows
 
 
-def result(rungs: list[Rung]) -> str:
+def result(rungs: list[Rung], noun: str = "rung") -> str:
     """The main result in one sentence."""
     order = ranked(rungs)
     if not order:
-        return "No rung has been measured in bits per byte."
+        return f"No {noun} has been measured in bits per byte."
     best = order[0]
-    data = best.summary.get("data")
+    data = wording.visible(str(best.summary.get("data") or ""))
     between = f" (95 % interval {best.interval[0]:.3f} to {best.interval[1]:.3f})" if best.interval else ""
-    among = f", the fewest of {len(order)} rungs" if len(order) > 1 else ""
+    among = f", the fewest of {len(order)} {noun}s" if len(order) > 1 else ""
     unseen = f" of text from {data} that it had not seen" if data else " of text that it had not seen"
     return f"{best.name} needs {best.bits:.3f} bits{between} for each byte{unseen}{among}."
 
 
-def measured_on(rungs: list[Rung]) -> str:
+def measured_on(rungs: list[Rung], noun: str = "rung") -> str:
     """What the validation figures were measured on, where all rungs agree."""
     found = {(r.validation.get("documents"), r.validation.get("bytes")) for r in rungs if r.bits is not None}
     windows = {(r.validation.get("context"), r.validation.get("stride")) for r in rungs if r.bits and not r.is_counted}
@@ -108,7 +113,7 @@ def measured_on(rungs: list[Rung]) -> str:
     if len(found) == 1 and None not in (only := found.pop()):
         told.append(f"Measured on the whole validation split: {only[0]:,} documents, {only[1]:,} bytes.")
     if len(windows) == 1 and None not in (only := windows.pop()):
-        told.append(f"Neural rungs read windows of {only[0]:,} tokens with a stride of {only[1]:,}.")
+        told.append(f"Neural {noun}s read windows of {only[0]:,} tokens with a stride of {only[1]:,}.")
     return " ".join(told)
 
 

@@ -58,9 +58,9 @@ class Rung:
     def is_transformer(self) -> bool:
         return not (self.is_counted or self.is_encoder or self.is_recurrent)
 
-    def curve(self, key: str) -> list[tuple[float, float]]:
-        """(seconds, value) for every log line that has this figure."""
-        pairs = [(number(line.get("seconds")), number(line.get(key))) for line in self.log]
+    def curve(self, key: str, by: str = "seconds") -> list[tuple[float, float]]:
+        """(seconds, value) for every log line that has this figure; or its step or tokens instead of seconds."""
+        pairs = [(number(line.get(by)), number(line.get(key))) for line in self.log]
         return [(x, y) for x, y in pairs if x is not None and y is not None]
 
 

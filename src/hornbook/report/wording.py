@@ -16,6 +16,19 @@ def bits(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
 
 
+def between(interval: tuple[float, float] | None) -> str:
+    return DASH if interval is None else f"{bits(interval[0])} to {bits(interval[1])}"
+
+
+def percent(share: Any) -> str:
+    return f"{100 * share:.0f} %" if is_number(share) else DASH
+
+
+def memory(size: Any) -> str:
+    """Bytes, in GB."""
+    return f"{three(size / 1e9)} GB" if is_number(size) and size > 0 else DASH
+
+
 def signed(value: float) -> str:
     """Three decimals, with a true minus sign."""
     return f"{value:.3f}".replace("-", "−")

@@ -24,7 +24,7 @@ from hornbook.run import Run
 from hornbook.small_files import read_object
 from hornbook.text.corpora import open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
-from hornbook.training.callbacks import Callback
+from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.choices import choose
 from hornbook.training.optimizers import DEFAULT_RATES
 from hornbook.training.prepare import resolve_config
@@ -53,18 +53,23 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
             check_shape(settings)
             settings = choose(settings, model, shards["train"], run.settings())
             run.check_space(3 * sum(p.nbytes for p in model.parameters()))
-        trackers = [tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track]
-        session = None if model.counted else Session(settings, model, shards, run, [*callbacks, *trackers])
-        facts = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
-        run.begin(dataclasses.asdict(settings) | facts, changeable=("out", "track", "rows"))
+        told = [*callbacks, *(tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track)]
+        session = None if model.counted else Session(settings, model, shards, run, told)
+        facts: dict[str, Any] = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
+        facts |= {"total_steps": session.steps} if session and session.steps else {}
+        run.begin(dataclasses.asdict(settings) | facts, changeable=("out", "track", "rows", "total_steps"))
         if (run.folder / "summary.json").exists():
             say(f"{run.folder} is finished")
             return read_object(run.folder / "summary.json")
+        about: dict[str, Any] = {"model": settings.model, "family": config.family, "data": corpus.name}
+        about["parameters"] = model.parameter_count()
         with Bar(settings.model) as bar:
-            summary = count(settings, model, shards, run, bar) if session is None else session.learn(bar)
-        summary |= {"model": settings.model, "family": config.family, "data": corpus.name}
-        summary["parameters"] = model.parameter_count()
+            if session is not None:
+                summary = session.learn(bar) | about
+            else:
+                summary = count(settings, model, shards, run, bar, told) | about
         write_json(run.folder / "summary.json", summary)
+        tell(told, Moment("end", summary.get("steps", 0), summary, model, run.folder))
         return summary
 
 
@@ -104,14 +109,23 @@ def check_prompt(model: LanguageModel, prompt: str) -> None:
         raise UserError(f"--prompt {prompt!r} does not fit into a context of {model.config.context} tokens")
 
 
-def count(settings: Train, model: LanguageModel, shards: dict[str, Shard], run: Run, bar: Bar) -> dict[str, Any]:
+def count(
+    settings: Train,
+    model: LanguageModel,
+    shards: dict[str, Shard],
+    run: Run,
+    bar: Bar,
+    callbacks: Sequence[Callback],
+) -> dict[str, Any]:
     """Fit a counted model: one pass over the text."""
     began = time.monotonic()
     model.fit(shards["train"].tokens)
     seconds = time.monotonic() - began
     scores = score(model, shards["validation"], progress=lambda done, total: bar.show(done, total, "evaluating"))
     sample = speak(model, settings)
-    run.log(step=0, seconds=seconds, sample=sample, validation_bits_per_byte=scores.bits_per_byte)
+    line = {"step": 0, "seconds": seconds, "sample": sample, "validation_bits_per_byte": scores.bits_per_byte}
+    run.log(**line)
+    tell(callbacks, Moment("evaluation", 0, line, model, run.folder))
     run.save(0, model, model.tokenizer, {}, {}, best=True)
     tokens = len(shards["train"].tokens) - 1
     return {"seconds": seconds, "tokens": tokens, "sample": sample, "validation": scores.summary()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hornbook import machine
+from hornbook import __version__, machine
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batches
 from hornbook.data.loader import Loader
@@ -77,9 +77,7 @@ class Session:
         finally:
             self.loader.close()
         self.run.restore_best(self.model)
-        summary = self.summary()
-        self.tell("end", summary)
-        return summary
+        return self.summary()
 
     def tell(self, event: Event, values: dict[str, Any], step: int | None = None) -> None:
         step = self.state.step if step is None else step
@@ -191,6 +189,9 @@ class Session:
             "peak_flops": self.peak.flops,
             "peak_memory": machine.peak_memory(self.device),
             "engine": describe(s),
+            "machine": machine.describe(self.device),
+            "torch": torch.__version__,
+            "hornbook": __version__,
         }
         say(
             f"{state.step} steps in {duration(state.seconds)}: mean loss {result['mean_loss']:.3f}, "

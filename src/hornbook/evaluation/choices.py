@@ -1,0 +1,179 @@
+"""A model's score on multiple-choice tasks: the log-probability of every ending, and which it would choose.
+
+What the endings of an example have in common, the prompt, is read once: its cache is copied for each ending.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from hornbook.checkpoint import load
+from hornbook.config import Evaluate
+from hornbook.data.batches import NO_TARGET
+from hornbook.errors import UserError
+from hornbook.evaluation.score import require_causal
+from hornbook.layers.model import LanguageModel
+from hornbook.progress import Bar
+from hornbook.tasks import Choice, find_task
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """Marks from 0 to 1, one an example, by name."""
+
+    task: str
+    marks: dict[str, list[float]]
+    chance: float
+
+    @property
+    def examples(self) -> int:
+        return len(next(iter(self.marks.values())))
+
+    def mean(self, name: str) -> float:
+        return sum(self.marks[name]) / self.examples
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """The 95 % interval of a share of right answers (Wilson 1927)."""
+        return wilson(self.mean(name), self.examples)
+
+    def figures(self) -> dict[str, float]:
+        """Means by `task_name`, for a run's metrics."""
+        return {f"{self.task}_{name}": self.mean(name) for name in self.marks}
+
+
+def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The interval of a share among n independent trials (Wilson 1927, equation 1)."""
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def score_task(
+    model: LanguageModel,
+    name: str,
+    split: str = "validation",
+    limit: int = 0,
+    batch: int = 32,
+    protocol: str = "harness",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TaskScores:
+    """Score the model on the first `limit` examples of a task (0: all), `batch` examples at a time.
+
+    Figures of another protocol than the harness's bear its name. Raises UserError for an encoder.
+    """
+    task = find_task(name)
+    examples = list(islice(task.examples(split, protocol), limit or None))
+    if not examples:
+        raise UserError(f"there is no example in the {split} split of {name}")
+    outputs = choice_log_probs(model, examples, batch, progress)
+    marks = [task.score(example, output) for example, output in zip(examples, outputs, strict=True)]
+    known = name if protocol == "harness" else f"{name}_{protocol}"
+    return TaskScores(known, {key: [mark[key] for mark in marks] for key in marks[0]}, task.CHANCE)
+
+
+def measure_task(settings: Evaluate, model: LanguageModel | None = None) -> TaskScores:
+    """Score a run on the task that `settings.data` names; `limit` and `batch` count its examples."""
+    model = model or load(settings.run, settings.device, text=True)
+    protocol = "plain" if settings.protocol == "tutorial" else "harness"
+    with Bar("evaluating") as bar:
+        return score_task(model, settings.data, settings.split, settings.limit, settings.batch, protocol, bar.show)
+
+
+def require_tasks(names: Iterable[str]) -> None:
+    """UserError, before any work, for a task that is unknown or whose examples cannot be had."""
+    for name in names:
+        next(iter(find_task(name).examples()))
+
+
+def task_figures(model: LanguageModel, names: Iterable[str], limit: int = 1000) -> dict[str, float]:
+    """What a run notes of some tasks at an evaluation: their first `limit` examples, in the model's present mode."""
+    return {key: value for name in names for key, value in score_task(model, name, limit=limit).figures().items()}
+
+
+@torch.inference_mode()
+def choice_log_probs(
+    model: LanguageModel,
+    examples: Sequence[Choice],
+    batch: int = 32,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[list[tuple[float, int]]]:
+    """(log-probability in nats, tokens) of every ending of every example, after its prompt.
+
+    Nothing is put in front of the prompt. The tokens of an ending are those that follow the prompt's when both are
+    encoded together. Where a row does not fit into the context its beginning is cut. The model is put into evaluation
+    mode and left in the mode it came in.
+    """
+    require_causal(model)
+    rows = [encode_choice(model, example) for example in examples]
+    order = sorted(range(len(rows)), key=lambda i: -max(len(ids) for ids, _ in rows[i]))
+    found: dict[int, list[tuple[float, int]]] = {}
+    was_training = model.training
+    model.eval()
+    for first in range(0, len(order), batch):
+        group = order[first : first + batch]
+        found |= zip(group, score_rows(model, [rows[i] for i in group]), strict=True)
+        progress(first + len(group), len(order))
+    model.train(was_training)
+    return [found[i] for i in range(len(rows))]
+
+
+Row = tuple[list[int], int]
+"""The ids of a prompt with an ending, and how many of them at the end are scored."""
+
+
+def encode_choice(model: LanguageModel, example: Choice) -> list[Row]:
+    """A row for each ending, at most one token longer than the context."""
+    prompt, *whole = model.tokenizer.encode_batch([example.prompt, *(f"{example.prompt} {e}" for e in example.endings)])
+    most = model.config.context + 1
+    return [(ids[-most:], min(len(ids) - len(prompt), len(ids) - 1, most - 1)) for ids in whole]
+
+
+def score_rows(model: LanguageModel, examples: Sequence[list[Row]]) -> list[list[tuple[float, int]]]:
+    """The scores of a few examples, in one pass over what their rows have in common and one over the rest."""
+    device = next(iter(model.state_dict().values())).device
+    shared = shared_lengths(examples, model.config.context)
+    rests = [(ids[n:], scored) for rows, n in zip(examples, shared, strict=True) for ids, scored in rows]
+    tokens, segments = padded([ids[:-1] for ids, _ in rests], device)
+    targets = torch.full(tokens.shape, NO_TARGET)
+    for row, (ids, scored) in enumerate(rests):
+        targets[row, len(ids) - 1 - scored : len(ids) - 1] = torch.tensor(ids[len(ids) - scored :])
+    cache = None
+    if any(shared):
+        beginnings, real = padded([rows[0][0][:n] for rows, n in zip(examples, shared, strict=True)], device)
+        cache = model.make_cache(len(examples), beginnings.shape[1] + tokens.shape[1])
+        model.hidden(beginnings, cache, real)
+        cache.select(torch.tensor([i for i, rows in enumerate(examples) for _ in rows], device=device))
+    sums = iter(model.log_prob(tokens, targets.to(device), cache, segments).double().sum(1).tolist())
+    return [[(next(sums), scored) for _, scored in rows] for rows in examples]
+
+
+def shared_lengths(examples: Sequence[list[Row]], context: int) -> list[int]:
+    """How many ids each example's rows have in common before the one that predicts the first they differ in.
+
+    None of any where the longest beginning and the longest rest, to which all are padded, would not fit the context.
+    """
+    shared = [common(rows) for rows in examples]
+    rest = max(len(ids) - n for rows, n in zip(examples, shared, strict=True) for ids, _ in rows)
+    return shared if max(shared) + rest <= context else [0] * len(examples)
+
+
+def common(rows: Sequence[Row]) -> int:
+    """How many ids at their beginning the rows share and none scores, less one: the last of them predicts."""
+    most = min(len(ids) - scored for ids, scored in rows)
+    first = rows[0][0]
+    same = next((i for i in range(most) if any(ids[i] != first[i] for ids, _ in rows)), most)
+    return max(0, same - 1)
+
+
+def padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids as (B,T), padded on the right, and their segments: 1, and 0 for padding."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in rows], dtype=torch.int64, device=device)
+    segments = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows], device=device)
+    return tokens.reshape(len(rows), width), segments.reshape(len(rows), width)

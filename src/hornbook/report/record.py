@@ -1,0 +1,132 @@
+"""Run folders as a report reads them: finished, on their way or stopped, with whatever their files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hornbook.errors import UserError
+from hornbook.log import METRICS, read_log
+from hornbook.report import wording
+from hornbook.report.rung import Rung, number
+from hornbook.small_files import read_object
+
+Log = list[dict[str, Any]]
+
+ENGINE = ("engine", "machine", "hornbook", "torch", "python")
+"""Keys of a summary that say what a run was computed with and on."""
+
+
+@dataclass(frozen=True)
+class Record(Rung):
+    """A run: `summary` is empty until it is finished; each line of `log` has `seconds` and `tokens`, where known."""
+
+    settings: dict[str, Any]
+    """Its train.json."""
+    folder: Path
+    changed: float
+    """When its log was last written to, in seconds since 1970."""
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.summary)
+
+    @property
+    def is_counted(self) -> bool:
+        return super().is_counted if self.finished else False
+
+    @property
+    def is_encoder(self) -> bool:
+        return super().is_encoder if self.finished else any("validation_masked_loss" in line for line in self.log)
+
+    @cached_property
+    def curves(self) -> dict[tuple[str, str], list[tuple[float, float]]]:
+        """What `curve` found so far: a long log is gone through once for each figure."""
+        return {}
+
+    def curve(self, key: str, by: str = "seconds") -> list[tuple[float, float]]:
+        if (key, by) not in self.curves:
+            self.curves[key, by] = super().curve(key, by)
+        return self.curves[key, by]
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What it was computed with and on, as far as its summary says it."""
+        told = {key: self.summary[key] for key in ENGINE if self.summary.get(key)}
+        found = told.pop("engine", {})
+        return told | (found if isinstance(found, dict) else {"engine": found})
+
+    @cached_property
+    def evaluated(self) -> str:
+        """The figure of its evaluations: bits per byte where it has them."""
+        names = ("validation_bits_per_byte", "validation_masked_loss", "validation_loss")
+        return next((name for name in names if any(name in line for line in self.log)), names[-1])
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """The log line of the best evaluation."""
+        found = [line for line in self.log if number(line.get(self.evaluated)) is not None]
+        return min(found, key=lambda line: line[self.evaluated], default=None)
+
+
+def open_records(paths: Iterable[str | Path]) -> list[Record]:
+    """The runs in these folders, each named by as much of its path as tells it from the others."""
+    folders = list(dict.fromkeys(folder for path in paths for folder in run_folders(Path(path))))
+    return [read_record(folder, name) for folder, name in zip(folders, short_names(folders), strict=True)]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folder itself, or the runs of a ladder in their order, or any runs in it. UserError where there are none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give a run, or a folder of runs, such as runs/x")
+    if is_run(folder):
+        return [folder]
+    rungs = read_object(folder / "ladder.json").get("rungs") if (folder / "ladder.json").exists() else None
+    names = [name for name in rungs if isinstance(name, str)] if isinstance(rungs, list) else []
+    inside = [folder / name for name in names] or sorted(folder.iterdir())
+    found = [path for path in inside if path.is_dir() and is_run(path)]
+    if not found:
+        raise UserError(f"{folder} is no run, and holds none: there is no {METRICS}")
+    return found
+
+
+def is_run(folder: Path) -> bool:
+    """A model folder is none; a run that has just begun has no metrics yet."""
+    return any((folder / name).is_file() for name in (METRICS, "train.json"))
+
+
+def short_names(folders: list[Path]) -> list[str]:
+    """The last part of each path, with as many before it as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
+            break
+    return [wording.visible(name) for name in names] if parts else []
+
+
+def read_record(folder: Path, name: str) -> Record:
+    """What the files of a run hold, settings and summary as far as they are there."""
+    summary, settings = (
+        read_object(folder / file) if (folder / file).exists() else {} for file in ("summary.json", "train.json")
+    )
+    files = [path for path in (folder / METRICS, folder / "train.json") if path.is_file()]
+    log = filled(read_log(folder), summary)
+    return Record(name, summary, log, settings, folder, max(path.stat().st_mtime for path in files))
+
+
+def filled(log: Log, summary: dict[str, Any]) -> Log:
+    """The lines with the seconds and tokens that hold for them: their own, else those of the step before."""
+    steps, tokens = number(summary.get("steps")), number(summary.get("tokens"))
+    per_step = tokens / steps if steps and tokens and not any("tokens" in line for line in log) else None
+    known: dict[str, float] = {}
+    result = []
+    for line in log:
+        if per_step is not None and (step := number(line.get("step"))) is not None:
+            line = line | {"tokens": step * per_step}
+        known |= {key: value for key in ("seconds", "tokens") if (value := number(line.get(key))) is not None}
+        result.append(line | known)
+    return result

@@ -1,0 +1,31 @@
+"""How large a checkpoint will be, before there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+NUMBERS: dict[str, Callable[[torch.Size], int]] = {
+    "AdamW": lambda shape: 2 * shape.numel(),
+    "Muon": lambda shape: shape.numel(),
+    "Adafactor": lambda shape: (
+        shape.numel() // shape[-1] + shape.numel() // shape[-2] if len(shape) > 1 else shape.numel()
+    ),
+}
+"""Optimiser -> how many numbers it keeps for a parameter of a shape; of others the most is assumed, two for each."""
+AROUND = 130
+"""Bytes of header, and of the count of steps, for a tensor in a file."""
+
+
+def checkpoint_bytes(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """Bytes of a checkpoint's weights and optimiser state in float32, with which its other files do not count."""
+    shapes = [p.shape for p in model.parameters()]
+    kept = [
+        NUMBERS.get(type(optimizer).__name__, NUMBERS["AdamW"])(p.shape)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
+    return 4 * (sum(shape.numel() for shape in shapes) + sum(kept)) + AROUND * (len(shapes) + 3 * len(kept))
