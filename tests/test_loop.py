@@ -16,6 +16,7 @@ from hornbook.run import read_log
 from hornbook.training.callbacks import Moment
 from hornbook.training.engine import Engine
 from hornbook.training.guard import MEMORY, PATIENCE, fault, remember
+from hornbook.training.like import Replay
 from hornbook.training.loop import FIRST_SCALE, GROWTH, Course, State, Watch, fit
 from hornbook.training.pretrain import train
 from test_engine import SETTINGS, Group, group
@@ -165,8 +166,9 @@ def test_given_rates_take_the_schedule_s_place() -> None:
     apply = one.apply
     one.apply = lambda factor, scale=1.0: (factors.append(factor), apply(factor, scale))  # type: ignore[method-assign]
     told = Steps()
-    fit(one, told, SETTINGS, 3, State(), told.watch, [0.5, 0.25, 1.0])  # type: ignore[arg-type]
+    fit(one, told, SETTINGS, 3, State(), told.watch, Replay([0.5, 0.25, 1.0], frozenset({2})))  # type: ignore[arg-type]
     assert factors == [0.5, 0.25, 1.0]
+    assert told.saved == [2, 3]
 
 
 def test_callbacks_hear_of_steps_evaluations_saves_and_the_end(text_folder: Path, tmp_path: Path) -> None:

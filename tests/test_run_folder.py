@@ -28,7 +28,7 @@ from hornbook.checkpoint import load
 from hornbook.cli import main
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
-from hornbook.manifest import read_manifest
+from hornbook.manifest import damage, read_manifest
 from hornbook.run import KEPT, Run, read_log
 from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.training.optimizers import OPTIMIZERS, Optimizers
@@ -123,23 +123,22 @@ def test_a_step_saved_again_takes_its_place_under_another_name(tmp_path: Path) -
     assert (folder / "best").resolve().name == "000002-2"
 
 
-def test_no_time_is_without_a_whole_checkpoint_while_a_step_is_saved_again(tmp_path: Path) -> None:
-    names = []
-    folder = make(tmp_path / "x", 1)
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_run_can_be_read_at_every_instant_of_a_save(step: int, memory: Path) -> None:
+    folder = make(memory / "x", 2)
+    links = ["last", "best", *(path.name for path in folder.iterdir() if path.is_symlink())]
+    seen = []
 
-    def note(operation: str, arguments: tuple[Any, ...]) -> None:
-        if watching and operation in ("os.rename", "os.remove", "os.rmdir", "os.symlink", "os.mkdir"):
-            names.append(any(name[0] != "." for name in checkpoints(folder)))
+    def look(number: int) -> None:
+        seen.append(number)
+        assert all((folder / link / ".").exists() or (folder / link).is_file() for link in links)
+        assert any(not damage(path) for path in Run(folder).saved())
 
-    watching = False
-    sys.addaudithook(note)
     with Run(folder) as run:
         run.begin(SETTINGS)
-        watching = True
-        log_and_save(run, 1)
-        watching = False
-    assert len(names) > 10
-    assert all(names)
+        with Faults(before=look):
+            log_and_save(run, step, best=True)
+    assert len(seen) > 40
 
 
 # --- death
@@ -326,6 +325,19 @@ def test_the_log_is_cut_to_the_checkpoint_carried_on_from(tmp_path: Path) -> Non
         run.begin(SETTINGS)
         run.log(step=4, loss=0.2)
     assert [line["loss"] for line in read_log(folder)] == [1, 1 / 2, 1 / 3, 0.2]
+
+
+def test_a_line_is_whole_where_the_system_takes_it_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    with Run(tmp_path / "x") as run:
+        run.begin(SETTINGS)
+        monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:5]))
+        run.log(step=1, loss=0.123456789)
+        run.log(step=2, loss=0.5)
+        monkeypatch.undo()
+    assert read_log(tmp_path / "x") == [{"step": 1, "loss": 0.123456789}, {"step": 2, "loss": 0.5}]
 
 
 def test_a_log_that_lost_lines_is_told_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

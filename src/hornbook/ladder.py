@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import shlex
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hornbook import __version__, machine
+from hornbook import machine
 from hornbook.atomic import write_json
 from hornbook.config import Ladder, Train
 from hornbook.data.masking import mask_token
@@ -121,9 +120,6 @@ def facts(settings: Ladder, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, A
     return {
         "title": f"The ladder on {corpus.name}",
         "command": spelled(settings),
-        "hornbook": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
         "machine": machine.describe(torch.device(settings.device or machine.pick_device())),
         "corpus": corpus.describe("train", "validation"),
         "tokenizer": f"{tokenizer.kind}, {tokenizer.vocab:,} entries (sha256 {tokenizer.hash[:12]})",
@@ -131,4 +127,4 @@ def facts(settings: Ladder, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, A
         "seed": settings.seed,
         "minutes": f"{settings.minutes:g}",
         "date": time.strftime("%Y-%m-%d %H:%M"),
-    }
+    } | machine.versions()

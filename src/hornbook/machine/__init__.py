@@ -8,6 +8,7 @@ from hornbook.machine.hardware import (
     pick_device,
     processor,
     synchronize,
+    versions,
 )
 from hornbook.machine.memory import available_memory, keep_freed_memory, peak_memory, resident_memory
 from hornbook.machine.settings import best_threads, fastest_exact_products
@@ -42,4 +43,5 @@ __all__ = [
     "reference_peak",
     "resident_memory",
     "synchronize",
+    "versions",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hornbook import __version__
 from hornbook.errors import unknown
 
 
@@ -68,6 +69,11 @@ def describe(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     return f"{processor()}, {cores()} cores, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes, for reports."""
+    return {"hornbook": __version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def processor() -> str:

@@ -14,6 +14,7 @@ from hornbook.data.loader import Group, Loader
 from hornbook.training.engine import Engine
 from hornbook.training.guard import PATIENCE, fault, refuse, remember
 from hornbook.training.interrupt import Interrupted, deferred_interrupts
+from hornbook.training.like import Replay
 from hornbook.training.schedules import rate_factor
 
 FIRST_SCALE = 2.0**16
@@ -82,24 +83,20 @@ def fit(
     steps: int | None,
     state: State,
     watch: Watch,
-    rates: list[float] | None = None,
+    replay: Replay | None = None,
 ) -> None:
     """Train from wherever `state` stands until `steps` are done or `settings.minutes` are over; at least one step.
 
-    `rates`, one a step, takes the place of the schedule. Raises Interrupted, after saving, when asked to stop, and
+    `replay` takes the place of the schedule and of the clock. Raises Interrupted, after saving, when asked to stop, and
     UserError for a loss that is no number.
     """
-    course = Course(engine, settings, steps, state, watch, rates)
-    evaluations = usual_evaluations(settings.minutes)
+    course = Course(engine, settings, steps, state, watch, replay)
     engine.objective.train()
     with deferred_interrupts() as asked:
         while state.step == 0 or (course.progress < 1 and not tired(state, settings.patience)):
             before = course.progress
             course.take(loader.get(state.step))
-            if settings.eval_every:
-                due = state.step % settings.eval_every == 0
-            else:
-                due = int(evaluations * course.progress) > int(evaluations * before)
+            due = course.evaluation_due(before)
             if due or course.progress >= 1:
                 course.settle()
                 value = watch.evaluate(state)
@@ -128,15 +125,16 @@ class Course:
         steps: int | None,
         state: State,
         watch: Watch,
-        rates: list[float] | None,
+        replay: Replay | None,
     ) -> None:
         self.engine, self.settings, self.steps, self.state, self.watch = engine, settings, steps, state, watch
-        self.rates = rates
+        self.replay, self.minutes = replay, None if replay else settings.minutes
+        self.evaluations = usual_evaluations(settings.minutes)
         self.half = settings.precision == "float16"
         self.at_once = engine.device.type == "cpu" or self.half or settings.guard == "skip" or settings.spike > 0
         self.pending: tuple[Tensor, Tensor, int, Taken] | None = None
         self.began = time.monotonic() - state.seconds
-        self.progress = share_done(state, steps, settings.minutes)
+        self.progress = share_done(state, steps, self.minutes)
 
     def take(self, group: Group) -> None:
         """One step, or its refusal."""
@@ -161,9 +159,17 @@ class Course:
 
     def factor(self) -> float:
         """On the learning rate of the step to be taken."""
-        if self.rates is not None:
-            return self.rates[self.state.step]
+        if self.replay is not None:
+            return self.replay.factors[self.state.step]
         return rate_factor(self.settings.schedule, self.state.step, self.settings.warmup, self.progress)
+
+    def evaluation_due(self, before: float) -> bool:
+        """Whether the step just taken, up to which the share `before` was done, calls for an evaluation."""
+        if self.replay is not None:
+            return self.state.step in self.replay.evaluated
+        if self.settings.eval_every:
+            return self.state.step % self.settings.eval_every == 0
+        return int(self.evaluations * self.progress) > int(self.evaluations * before)
 
     def judge(self, loss: float, norm: float, first: int) -> str | None:
         """Why a step must be left out, if it must. UserError where the run cannot go on."""
@@ -200,7 +206,7 @@ class Course:
     def clock(self) -> None:
         """Bring seconds and progress up to date."""
         self.state.seconds = time.monotonic() - self.began
-        self.progress = share_done(self.state, self.steps, self.settings.minutes)
+        self.progress = share_done(self.state, self.steps, self.minutes)
 
 
 def tired(state: State, patience: int) -> bool:

@@ -22,14 +22,17 @@ from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, say
 from hornbook.run import Run
 from hornbook.small_files import read_object
-from hornbook.text.corpora import open_corpus
+from hornbook.text.corpora import Corpus, open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.choices import choose
+from hornbook.training.like import replay
+from hornbook.training.like import told as repeated
 from hornbook.training.optimizers import DEFAULT_RATES
 from hornbook.training.prepare import resolve_config
 from hornbook.training.sample import speak
 from hornbook.training.session import Session
+from hornbook.training.space import checkpoint_bytes
 from hornbook.training.tracking import tracker
 
 
@@ -41,36 +44,47 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
     machine.keep_freed_memory()
     with Run(settings.out) as run:
         run.claim()
-        corpus = open_corpus(settings.data, settings.column)
-        tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
-        shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
-        config = resolve_config(settings, tokenizer)
-        torch.manual_seed(settings.seed)
-        model = models.build(config)
-        model.tokenizer = tokenizer
-        check_prompt(model, settings.prompt)
+        corpus, shards, model = prepare(settings)
         if not model.counted:
-            check_shape(settings)
             settings = choose(settings, model, shards["train"], run.settings())
-            run.check_space(3 * sum(p.nbytes for p in model.parameters()))
         told = [*callbacks, *(tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track)]
-        session = None if model.counted else Session(settings, model, shards, run, told)
-        facts: dict[str, Any] = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": tokenizer.hash}
-        facts |= {"total_steps": session.steps} if session and session.steps else {}
-        run.begin(dataclasses.asdict(settings) | facts, changeable=("out", "track", "rows", "total_steps"))
+        session = None if model.counted else Session(settings, model, shards, run, told, replay(settings))
+        facts: dict[str, Any] = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": model.tokenizer.hash}
+        if settings.like:
+            say(repeated(settings, facts))
+        if session is not None:
+            run.check_space(checkpoint_bytes(model, session.engine.optimizers.all))
+            facts |= {"total_steps": session.steps} if session.steps else {}
+        run.begin(dataclasses.asdict(settings) | facts, changeable=CHANGEABLE)
         if (run.folder / "summary.json").exists():
             say(f"{run.folder} is finished")
             return read_object(run.folder / "summary.json")
-        about: dict[str, Any] = {"model": settings.model, "family": config.family, "data": corpus.name}
+        about: dict[str, Any] = {"model": settings.model, "family": model.config.family, "data": corpus.name}
         about["parameters"] = model.parameter_count()
         with Bar(settings.model) as bar:
-            if session is not None:
-                summary = session.learn(bar) | about
-            else:
-                summary = count(settings, model, shards, run, bar, told) | about
+            found = count(settings, model, shards, run, bar, told) if session is None else session.learn(bar)
+        summary = found | about
         write_json(run.folder / "summary.json", summary)
         tell(told, Moment("end", summary.get("steps", 0), summary, model, run.folder))
         return summary
+
+
+CHANGEABLE = ("out", "like", "track", "rows", "total_steps")
+"""What may differ when a run carries on."""
+
+
+def prepare(settings: Train) -> tuple[Corpus, dict[str, Shard], LanguageModel]:
+    """The text, its shards, and a fresh model with its tokeniser. UserErrors for what does not go together."""
+    corpus = open_corpus(settings.data, settings.column)
+    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
+    shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
+    config = resolve_config(settings, tokenizer)
+    torch.manual_seed(settings.seed)
+    model = models.build(config)
+    model.tokenizer = tokenizer
+    check_prompt(model, settings.prompt)
+    check_parts(settings)
+    return corpus, shards, model
 
 
 def resolve(settings: Train) -> Train:
@@ -96,7 +110,7 @@ def check_processes() -> None:
         raise UserError(f"torchrun started {world} processes, and training works with one as yet: start it without")
 
 
-def check_shape(settings: Train) -> None:
+def check_parts(settings: Train) -> None:
     """A UserError for parts that a batch cannot be cut into."""
     if settings.rows and settings.batch != "auto" and settings.batch % settings.rows:
         good = ", ".join(str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hornbook import __version__, machine
+from hornbook import machine
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batches
 from hornbook.data.loader import Loader
@@ -27,6 +27,7 @@ from hornbook.text.home import home
 from hornbook.training.callbacks import Callback, Event, Moment, tell
 from hornbook.training.choices import describe
 from hornbook.training.engine import Engine
+from hornbook.training.like import Replay
 from hornbook.training.loop import State, Taken, Watch, fit
 from hornbook.training.prepare import make_batches
 from hornbook.training.sample import speak
@@ -47,11 +48,11 @@ class Session:
         shards: dict[str, Shard],
         run: Run,
         callbacks: Sequence[Callback] = (),
-        rates: list[float] | None = None,
+        course: Replay | None = None,
     ) -> None:
         self.began = time.monotonic()
         self.settings, self.model, self.validation, self.run = settings, model, shards["validation"], run
-        self.callbacks, self.rates = callbacks, rates
+        self.callbacks, self.course = callbacks, course
         self.engine = Engine(model, settings)
         self.device = self.engine.device
         sampler, batch = make_batches(settings, model, shards["train"])
@@ -68,12 +69,13 @@ class Session:
     def learn(self, bar: Bar) -> dict[str, Any]:
         """Train to the end, or on to it; returns the summary of the best checkpoint. Raises as `loop.fit` does."""
         self.bar = bar
+        torch.manual_seed(self.settings.seed)  # whatever was measured before
         self.resume()
         say(f"engine: {describe(self.settings)}")
         self.state.seconds += time.monotonic() - self.began
         watch = Watch(self.after_step, self.evaluate, self.save)
         try:
-            fit(self.engine, self.loader, self.settings, self.steps, self.state, watch, self.rates)
+            fit(self.engine, self.loader, self.settings, self.steps, self.state, watch, self.course)
         finally:
             self.loader.close()
         self.run.restore_best(self.model)
@@ -190,9 +192,7 @@ class Session:
             "peak_memory": machine.peak_memory(self.device),
             "engine": describe(s),
             "machine": machine.describe(self.device),
-            "torch": torch.__version__,
-            "hornbook": __version__,
-        }
+        } | machine.versions()
         say(
             f"{state.step} steps in {duration(state.seconds)}: mean loss {result['mean_loss']:.3f}, "
             f"{result['samples_per_second']:.1f} samples/s, {result['steps_per_second']:.2f} steps/s, "
