@@ -98,3 +98,8 @@ def test_shared_code_knows_no_family_by_name() -> None:
                 if isinstance(node, ast.Constant) and isinstance(node.value, str)
             }
             assert not strings & families, path
+
+
+def test_no_module_bears_a_verb_s_name() -> None:
+    """A module that is imported would take the verb's place."""
+    assert not {part(path) for path in FILES} & set(hornbook.__all__)

@@ -77,15 +77,15 @@ def test_labels_that_batches_shift_wrongly_are_misaligned_targets(
 
 
 class ShiftsTwice(Transformer):
-    def log_prob(self, tokens: Tensor, targets: Tensor, *rest: Any, **named: Any) -> Tensor:
+    def nats(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         later = torch.cat([targets[:, 1:], torch.full_like(targets[:, :1], NO_TARGET)], dim=1)
-        return super().log_prob(tokens, later, *rest, **named)
+        return super().nats(tokens, later, segments)
 
 
 class ShiftsNever(Transformer):
-    def log_prob(self, tokens: Tensor, targets: Tensor, *rest: Any, **named: Any) -> Tensor:
+    def nats(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         same = torch.where(targets == NO_TARGET, NO_TARGET, tokens)
-        return super().log_prob(tokens, same, *rest, **named)
+        return super().nats(tokens, same, segments)
 
 
 @pytest.mark.parametrize(("kind", "told"), [(ShiftsTwice, "shifted twice"), (ShiftsNever, "not shifted")])
@@ -104,8 +104,8 @@ def test_padding_that_batches_give_a_target_bears_a_loss(tmp_path: Path, monkeyp
 
 
 class LearnsPadding(Transformer):
-    def log_prob(self, tokens: Tensor, targets: Tensor, *rest: Any, **named: Any) -> Tensor:
-        return super().log_prob(tokens, torch.where(targets == NO_TARGET, 1, targets), *rest, **named)
+    def nats(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
+        return super().nats(tokens, torch.where(targets == NO_TARGET, 1, targets), segments)
 
 
 def test_padding_that_the_loss_does_not_leave_out_bears_a_loss(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_an_end_of_text_that_is_masked_as_padding_is_never_learnt(
 
 
 class MasksByPadding(Transformer):
-    def log_prob(self, tokens: Tensor, targets: Tensor, *rest: Any, **named: Any) -> Tensor:
-        return super().log_prob(tokens, torch.where(targets == self.config.pad, NO_TARGET, targets), *rest, **named)
+    def nats(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
+        return super().nats(tokens, torch.where(targets == self.config.pad, NO_TARGET, targets), segments)
 
 
 def test_a_loss_that_leaves_out_the_end_of_text_by_its_id_is_found_out(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_losses_averaged_batch_by_batch_are_another_gradient(tmp_path: Path, mon
 
 
 class ShoutsAtFirst(Transformer):
-    def head(self, hidden: Tensor) -> Tensor:
-        return 30 * super().head(hidden)
+    def features(self, hidden: Tensor) -> Tensor:
+        return 30 * super().features(hidden)
 
 
 def test_logits_that_start_too_large_are_a_wrong_first_loss(tmp_path: Path) -> None:

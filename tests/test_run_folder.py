@@ -183,6 +183,8 @@ def test_a_death_between_any_two_operations_leaves_a_run_that_carries_on(scene: 
     shutil.rmtree(folder)
     seen = []
     for left in sorted(memory.iterdir()):
+        torn = [path.name for path in Run(left).saved() if damage(path)]
+        assert torn == [f"{before:06d}"] * damaged or (damaged and not torn)
         seen.append(carried_on(left))
         with Run(left) as run:
             begin_and_save(run, seen[-1] + 1)

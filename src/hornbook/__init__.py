@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "benchmark",
+    "climb",
     "evaluate",
     "examine",
     "export",
     "generate",
     "import_model",
     "inspect",
-    "ladder",
     "load",
     "train",
 ]
@@ -132,7 +132,7 @@ def benchmark(**fields: Any) -> dict[str, Any]:
     return gathered(list(findings(Bench(**fields))))
 
 
-def ladder(**fields: Any) -> list[Rung]:
+def climb(**fields: Any) -> list[Rung]:
     """Climb every rung on one text (fields of `config.Ladder`)."""
     from hornbook.config import Ladder
     from hornbook.ladder import climb

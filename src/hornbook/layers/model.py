@@ -88,7 +88,12 @@ class LanguageModel(nn.Module):
         return torch.cat(parts).reshape(targets.shape)
 
     def nats(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
-        """tokens, targets (B,T) int64 -> nats summed over all targets but -100, () float32; what training minimises."""
+        """tokens, targets (B,T) int64 -> nats summed over all targets but -100, () float32; what training minimises.
+
+        As `log_prob` has it; where there are gradients to take, made for them.
+        """
+        if self.counted:
+            return -self.log_prob(tokens, targets, segments=segments).sum()
         hidden = self.hidden(tokens, segments=segments)
         return linear_cross_entropy(self.features(hidden), *self.unembedding, targets)
 
