@@ -16,6 +16,7 @@ case ${RECIPE:-gpt3} in
 esac
 hornbook train gpt2 --data "$DATA" --tokenizer "$TOKENIZER" --out "$OUT" \
   --context 1024 --batch "$ROWS" --accumulate $((512 / ROWS)) --steps 19073 $RATES --warmup 715 \
-  --weight-decay 0.1 --beta2 0.95 --clip 1 --eval-every 250 --prompt "Hello, I'm a language model," "$@"
+  --weight-decay 0.1 --beta2 0.95 --clip 1 --eval-every 250 \
+  --eval-tokens 1000000 --tasks hellaswag --prompt "Hello, I'm a language model," "$@"
 hornbook evaluate "$OUT" "$DATA"
 hornbook evaluate "$OUT" hellaswag --limit "${ITEMS:-0}"

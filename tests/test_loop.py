@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 from helpers import tiny_model
 from hornbook.config import Train
 from hornbook.errors import UserError
+from hornbook.layers.model import LanguageModel
 from hornbook.run import read_log
+from hornbook.training import session
 from hornbook.training.callbacks import Moment
 from hornbook.training.engine import Engine
 from hornbook.training.guard import MEMORY, PATIENCE, fault, remember
@@ -20,6 +23,7 @@ from hornbook.training.like import Replay
 from hornbook.training.loop import FIRST_SCALE, GROWTH, Course, State, Watch, fit
 from hornbook.training.pretrain import train
 from test_engine import SETTINGS, Group, group
+from test_examples import few_tasks
 from test_training import settings
 
 
@@ -207,6 +211,26 @@ def test_a_skipped_step_is_in_the_log(text_folder: Path, tmp_path: Path, monkeyp
     train(settings(text_folder, tmp_path / "run", steps=3, guard="skip", accumulate=2))
     line = next(line for line in read_log(tmp_path / "run") if "skipped" in line)
     assert (line["step"], line["skipped"], line["batch"]) == (2, "the loss became nan", 2)
+
+
+def test_tasks_are_scored_at_every_evaluation_without_dropout(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[bool] = []
+
+    def figures(model: LanguageModel, names: Iterable[str]) -> dict[str, float]:
+        modes.append(model.training)
+        return dict.fromkeys(names, 0.25)
+
+    monkeypatch.setattr(session, "task_figures", figures)
+    monkeypatch.setenv("HORNBOOK_DATA", str(few_tasks(tmp_path / "data")))
+    wanted = settings(text_folder, tmp_path / "run", steps=4, eval_every=2, tasks=("hellaswag",), dropout=0.1)
+    train(wanted)
+    lines = [line for line in read_log(tmp_path / "run") if "validation_loss" in line]
+    assert [line["hellaswag"] for line in lines] == [0.25, 0.25]
+    assert modes == [False, False]
+    with pytest.raises(UserError, match="hellaswga"):
+        train(dataclasses.replace(wanted, out=str(tmp_path / "other"), tasks=("hellaswga",)))
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused(text_folder: Path, tmp_path: Path) -> None:

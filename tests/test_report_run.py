@@ -478,3 +478,20 @@ def test_a_run_without_bits_per_byte_is_followed_by_its_loss(tmp_path: Path) -> 
     told = text_of(page(folder))
     assert "No run has been measured in bits per byte" in told
     assert "Loss on the validation text, in nats per token" in told
+
+
+def test_what_a_well_known_model_reaches_is_drawn_beside_the_runs_that_it_compares_with(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line | {"hellaswag_accuracy": 0.27, "validation_loss": 3.3} if "sample" in line else line for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = text_of(page(folder))
+    assert "Hellaswag: accuracy" in told
+    assert "OpenAI's GPT-2 (124M), 0.2892 (lm-evaluation-harness" in told
+    assert "3.2924" not in told
+    saved = json.loads((folder / "train.json").read_text())
+    (folder / "train.json").write_text(json.dumps(saved | {"data": "fineweb-edu"}))
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 50257}))
+    assert "OpenAI's GPT-2 (124M), 3.2924" in text_of(page(folder))
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 8192}))
+    assert "3.2924" not in text_of(page(folder)), "nats a token of another tokeniser"

@@ -179,6 +179,10 @@ class Train:
     """Keep documents that share a row from seeing each other."""
     eval_every: int = 0
     """Steps between evaluations; 0 for ten in the run, fewer in one of a minute or two."""
+    eval_tokens: int = 20_000
+    """Tokens of the validation split that an evaluation looks at; the summary at the end takes all."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to score at every evaluation too, 1,000 examples of each, such as hellaswag."""
     patience: int = 0
     """Stop after so many evaluations without a better one; 0 never stops early."""
     prompt: str = "The "
@@ -221,7 +225,7 @@ class Train:
     def __post_init__(self) -> None:
         if not self.model and not self.like:
             raise UserError("train needs a model, as in hornbook train llama-tiny, or --like RUN to repeat a run")
-        length = ("steps", "epochs", "minutes", "accumulate", "rows", "threads")
+        length = ("eval_tokens", "steps", "epochs", "minutes", "accumulate", "rows", "threads")
         require(self, (*length, "context", "layers", "dim", "heads", "vocab"), lambda x: x > 0, "above 0")
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")
         least = (

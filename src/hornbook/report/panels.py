@@ -11,6 +11,7 @@ from statistics import median
 import numpy as np
 from markupsafe import Markup
 
+from hornbook.evaluation.references import Reference
 from hornbook.report.axes import SECONDS, STEPS, TOKENS, Axis
 from hornbook.report.curves import Line, Points, draw_curves, late, late_room, smooth, thin
 from hornbook.report.record import Record
@@ -42,6 +43,8 @@ class Panel:
     digits: int = 2
     scaled: bool = False
     """Figures are divided by a power of a thousand, so that the axis shows short ones."""
+    figure: str = ""
+    """Its name in the log, by which well-known models' levels are found."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,23 @@ def draw_panel(panel: Panel, records: list[Record], colours: dict[str, str]) -> 
     for axis in axes_of(records):
         lines = [named(line, r, records, colours) for r in records if (line := panel.line(r, axis))]
         if any(line.points for line in lines):
+            lines += [Line(level.name, "counted", [], level.value) for level in levels(panel, records)]
             divisor = magnitude(lines) if panel.scaled else 1.0
             unit = UNITS[divisor]
             lines = [divided(line, divisor) for line in lines]
             drawings.append((axis.key, [(size, draw(panel, lines, axis, size)) for size in WIDTHS]))
-            told = [panel.caption, *explained(lines)]
+            told = [panel.caption, *explained(lines), *map(sourced, levels(panel, records))]
     title = f"{panel.title}, in {unit}" if unit else panel.title
     return Chart(title, " ".join(told), drawings) if drawings else None
+
+
+def levels(panel: Panel, records: list[Record]) -> list[Reference]:
+    """What well-known models reach, each once."""
+    return list(dict.fromkeys(level for record in records for level in record.levels.get(panel.figure, [])))
+
+
+def sourced(level: Reference) -> str:
+    return f"Dashed: {level.name}, {level.value:g} ({level.protocol}; {level.source})."
 
 
 def explained(lines: list[Line]) -> list[str]:
@@ -120,14 +133,32 @@ def evaluations(records: list[Record]) -> list[Panel]:
         "validation_loss": "Loss on the validation text, in nats per token",
         "validation_masked_loss": "Loss on hidden tokens of the validation text, in nats",
     }
-    kinds = {r.evaluated for r in records}
+    kinds = {r.evaluated for r in records} | {key for key in measured if any(r.levels.get(key) for r in records)}
     told = "Evaluations while training, on the first part of the split. The ring marks the best."
     counted = " Dashed: counted runs, on the whole split." if any(r.is_counted for r in records) else ""
+    tasks = dict.fromkeys(key for r in records for key in r.scored)
     return [
-        Panel(key.replace("_", "-"), title, told + counted, evaluation(key), digits=3)
+        Panel(key.replace("_", "-"), title, told + counted, evaluation(key), digits=3, figure=key)
         for key, title in measured.items()
         if key in kinds
+    ] + [
+        Panel(key.replace("_", "-"), task_title(key), "Scored while training.", score(key), digits=3, figure=key)
+        for key in tasks
     ]
+
+
+def task_title(key: str) -> str:
+    """hellaswag_accuracy_per_character -> Hellaswag: accuracy per character."""
+    task, _, figure = key.partition("_")
+    return f"{task.capitalize()}: {figure.replace('_', ' ')}"
+
+
+def score(key: str) -> Callable[[Record, Axis], Line | None]:
+    def line(record: Record, axis: Axis) -> Line | None:
+        points = record.curve(key, axis.key)
+        return Line("", "", points, best=max(points, key=lambda p: p[1])) if points else None
+
+    return line
 
 
 def evaluation(key: str) -> Callable[[Record, Axis], Line | None]:
@@ -135,7 +166,8 @@ def evaluation(key: str) -> Callable[[Record, Axis], Line | None]:
         if record.is_counted:
             shown = record.bits is not None and key == "validation_bits_per_byte"
             return Line("", "", [], record.bits) if shown else None
-        points = record.curve(key, axis.key) if record.evaluated == key else []
+        wanted = record.evaluated == key or record.levels.get(key)
+        points = record.curve(key, axis.key) if wanted else []
         return Line("", "", points, best=min(points, key=lambda p: p[1])) if points else None
 
     return line

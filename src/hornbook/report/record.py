@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.errors import UserError
+from hornbook.evaluation.references import Reference, references
 from hornbook.log import METRICS, read_log
 from hornbook.report import wording
 from hornbook.report.rung import Rung, number
@@ -16,6 +17,7 @@ from hornbook.small_files import read_object
 
 Log = list[dict[str, Any]]
 
+OF_A_RUN = ("step", "seconds", "tokens")
 ENGINE = ("engine", "machine", "hornbook", "torch", "python")
 """Keys of a summary that say what a run was computed with and on."""
 
@@ -64,6 +66,21 @@ class Record(Rung):
         """The figure of its evaluations: bits per byte where it has them."""
         names = ("validation_bits_per_byte", "validation_masked_loss", "validation_loss")
         return next((name for name in names if any(name in line for line in self.log)), names[-1])
+
+    @cached_property
+    def scored(self) -> list[str]:
+        """Its figures of tasks, such as hellaswag_accuracy, in the order of the log."""
+        lines = (line for line in self.log if self.evaluated in line)
+        names = dict.fromkeys(name for line in lines for name in line if number(line[name]) is not None)
+        return [name for name in names if name not in OF_A_RUN and not name.startswith("validation")]
+
+    @cached_property
+    def levels(self) -> dict[str, list[Reference]]:
+        """Figure -> what well-known models reach, as far as it compares with this run's."""
+        config = self.folder / "config.json"
+        vocab = read_object(config).get("vocab_size") if config.exists() else None
+        names = [*self.scored, "validation_loss", "validation_bits_per_byte"]
+        return {name: references(name, self.settings.get("data"), vocab) for name in names}
 
     @cached_property
     def best(self) -> dict[str, Any] | None:

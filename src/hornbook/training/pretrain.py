@@ -16,6 +16,7 @@ from hornbook.atomic import write_json
 from hornbook.config import Train
 from hornbook.data.shards import Shard, open_split
 from hornbook.errors import UserError
+from hornbook.evaluation.choices import require_tasks
 from hornbook.evaluation.score import score
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
@@ -84,6 +85,7 @@ def prepare(settings: Train) -> tuple[Corpus, dict[str, Shard], LanguageModel]:
     model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
     check_parts(settings)
+    require_tasks(settings.tasks)
     return corpus, shards, model
 
 

@@ -18,6 +18,7 @@ from hornbook.data.loader import Loader
 from hornbook.data.masking import mask_token, mask_tokens
 from hornbook.data.shards import Shard
 from hornbook.errors import UserError
+from hornbook.evaluation.choices import task_figures
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import score
 from hornbook.layers.model import LanguageModel
@@ -32,8 +33,6 @@ from hornbook.training.loop import State, Taken, Watch, fit
 from hornbook.training.prepare import make_batches
 from hornbook.training.sample import speak
 
-QUICK = 20_000
-"""Validation tokens that an evaluation during training looks at."""
 RECENT = 20
 """Steps over which the speed that is shown is taken."""
 
@@ -130,6 +129,7 @@ class Session:
 
     def evaluate(self, state: State) -> float:
         """Measure on part of the validation split, and let the model speak; returns the loss to keep low."""
+        self.model.eval()
         with self.engine.autocast():
             figures = self.causal_figures() if self.model.causal else self.masked_figures()
         value = next(iter(figures.values()))
@@ -139,17 +139,18 @@ class Session:
             )
         self.bits = figures.get("validation_bits_per_byte")
         sample = speak(self.model, self.settings) if self.model.causal else None
+        self.model.train()
         self.log("evaluation", step=state.step, seconds=state.seconds, sample=sample, **figures)
         told = "  ".join(f"{name.replace('_', ' ')} {number:.3f}" for name, number in figures.items())
         say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
         return value
 
     def causal_figures(self) -> dict[str, float]:
-        scores = score(self.model, self.validation, stride=self.model.config.context, limit=QUICK)
+        scores = score(self.model, self.validation, stride=self.model.config.context, limit=self.settings.eval_tokens)
         figures = {"validation_loss": float(scores.nats.sum() / scores.targets.sum())}
         if (bits := scores.bits_per_byte) is not None:
             figures["validation_bits_per_byte"] = bits
-        return figures
+        return figures | task_figures(self.model, self.settings.tasks)
 
     def masked_figures(self) -> dict[str, float]:
         """An encoder's loss on hidden tokens, always the same ones."""
@@ -157,13 +158,12 @@ class Session:
         assert self.settings.batch != "auto"
         sampler = Batches(self.validation, self.settings.batch, context, seed=0)
         nats = targets = 0.0
-        model.eval()
         with torch.inference_mode():
-            for k in range(max(1, min(QUICK, len(self.validation.tokens)) // (self.settings.batch * context))):
+            tokens = min(self.settings.eval_tokens, len(self.validation.tokens))
+            for k in range(max(1, tokens // (self.settings.batch * context))):
                 b = mask_tokens(sampler.get(k), mask_token(model.tokenizer), model.config.vocab, (0, k)).to(self.device)
                 nats -= float(model.log_prob(b.tokens, b.targets, segments=b.segments).sum())
                 targets += int((b.targets != NO_TARGET).sum())
-        model.train()
         return {"validation_masked_loss": nats / max(targets, 1)}
 
     def save(self, state: State, best: bool) -> None:
