@@ -483,7 +483,8 @@ def test_a_run_without_bits_per_byte_is_followed_by_its_loss(tmp_path: Path) -> 
 def test_what_a_well_known_model_reaches_is_drawn_beside_the_runs_that_it_compares_with(tmp_path: Path) -> None:
     folder = make(tmp_path / "x")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [line | {"hellaswag_accuracy": 0.27, "validation_loss": 3.3} if "sample" in line else line for line in lines]
+    scores = {"hellaswag_accuracy": 0.27, "validation_loss": 3.3}
+    lines = [line | scores if "sample" in line else line for line in lines]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     told = text_of(page(folder))
     assert "Hellaswag: accuracy" in told
