@@ -30,7 +30,7 @@ ORDER = [
     {"report"},
     {"ladder", "bench"},
     {"commands"},
-    {"cli"},
+    {"cli", "parsing"},
 ]
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 FILES = sorted(

@@ -274,3 +274,20 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     assert "No space left" in line
     assert checkpoint.load(tmp_path / "run").config.layers == 1
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--optimizer muno", "unknown --optimizer 'muno'. Did you mean 'muon'? Possible: adafactor, adamw, muon."),
+        ("--guard skipp", "unknown --guard 'skipp'. Did you mean 'skip'? Possible: skip, stop."),
+        ("--batch abc", "--batch abc: it must be a whole number or auto"),
+        ("--steps x", "--steps x: it must be a whole number"),
+        ("--lr fast", "--lr fast: it must be a number"),
+        ("--stps 5", "Unrecognized options: --stps, 5. Perhaps you meant --steps (hornbook train --help)"),
+        ("--steps", "Missing value for argument '--steps'. Expected 1 values (hornbook train --help)"),
+        ("gpt2-tiny", "Unrecognized options: gpt2-tiny (hornbook train --help)"),
+    ],
+)
+def test_a_wrong_option_is_one_line(words: str, told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert refused(capfd, "train", "llama-tiny", *words.split()).strip() == f"hornbook: {told}"

@@ -63,16 +63,16 @@ def run(word: str, rest: list[str]) -> None:
     try:
         if word not in COMMANDS:
             raise unknown("command", word, COMMANDS)
-        import tyro
+        from hornbook.parsing import parse
 
         command = COMMANDS[word]
         settings_class: Any = getattr(importlib.import_module("hornbook.config"), command.settings)
-        settings = tyro.cli(settings_class, args=rest, prog=f"hornbook {word}")
+        settings = parse(settings_class, word, rest)
         if getattr(settings, "like", None):  # what is not given is as that run had it
             from hornbook.training.like import settings_of, settled
 
             earlier = settings_of(settings.like)
-            settings = settled(tyro.cli(settings_class, args=rest, prog=f"hornbook {word}", default=earlier))
+            settings = settled(parse(settings_class, word, rest, earlier))
         module, function = command.function.split(":")
         getattr(importlib.import_module(module), function)(settings)
     except UserError as error:
