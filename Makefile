@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test test-all lint bench bench-train clean
@@ -31,10 +32,10 @@ demo: $(VENV)/core
 	$(BIN)/hornbook ladder
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
