@@ -147,7 +147,6 @@ def test_a_run_killed_four_times_equals_one_that_was_not(text_folder: Path, tmp_
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
