@@ -48,7 +48,7 @@ def test_transformers_writes_the_same_text(folder: Path) -> None:
 def test_a_question_is_answered_through_the_models_own_template(folder: Path) -> None:
     model = load(folder)
     settings = Generate("", chat=True, tokens=12, temperature=0)
-    assert "Paris" in "".join(continuation(model, "What is the capital of France?", settings))
+    assert "Paris" in continuation(model, "What is the capital of France?", settings)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hornbook.compression import Compressed
     from hornbook.doctor.finding import Finding
     from hornbook.evaluation.choices import TaskScores
     from hornbook.evaluation.score import Scores
@@ -35,18 +36,20 @@ __all__ = [
     "import_model",
     "inspect",
     "load",
+    "quantize",
     "train",
 ]
 
 
-def load(source: str, device: str | None = None, dtype: str | None = None) -> LanguageModel:
+def load(source: str, device: str | None = None, dtype: str | None = None, bits: int | None = None) -> LanguageModel:
     """The model of a run, a Hugging Face folder, a .gguf file, or the Hub's `gpt2` or `hf:owner/name`.
 
-    `model(tokens (B,T))` gives logits, `model.tokenizer` cuts text. Weights become float32 where `dtype` says nothing.
+    `model(tokens (B,T))` gives logits, `model.tokenizer` cuts text. Weights become float32 where `dtype` says nothing,
+    and with `bits` (8 or 4) matrices are quantised as they are read: the model in full is never held.
     """
     from hornbook.checkpoint import load
 
-    return load(source, device, dtype)
+    return load(source, device, dtype, bits=bits)
 
 
 def train(model: str = "", callbacks: Sequence[Callback] = (), **fields: Any) -> dict[str, Any]:
@@ -81,12 +84,12 @@ def evaluate(run: str, data: str = "python-docs", **fields: Any) -> Scores | Tas
 
 def generate(run: str, prompt: str, **fields: Any) -> str:
     """What a run writes after `prompt` (fields of `config.Generate`), without the prompt; one sample a call."""
-    from hornbook.checkpoint import load
     from hornbook.config import Generate
     from hornbook.generation.stream import continuation
+    from hornbook.generation.swift import opened
 
     settings = Generate(run, prompt, **fields)
-    return "".join(continuation(load(run, settings.device, text=True), prompt, settings))
+    return continuation(opened(settings), prompt, settings)
 
 
 def import_model(source: str, run: str, **fields: Any) -> Arrival:
@@ -103,6 +106,14 @@ def export(run: str, target: str, **fields: Any) -> Arrival:
     from hornbook.exchange import export_model
 
     return export_model(Export(run, target, **fields))
+
+
+def quantize(run: str, kind: str, **fields: Any) -> Compressed:
+    """Write a run with its matrices in 8 or 4 bits, and say what that costs (fields of `config.Quantize`)."""
+    from hornbook.compression import quantize_run
+    from hornbook.config import Quantize
+
+    return quantize_run(Quantize(run, kind, **fields))
 
 
 def examine(run: str, **fields: Any) -> list[Finding]:

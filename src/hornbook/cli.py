@@ -25,10 +25,13 @@ COMMANDS = {
         "Evaluate", "hornbook.commands:evaluate", "bits per byte, perplexities, the surprise of a sentence"
     ),
     "generate": Command("Generate", "hornbook.commands:generate", "let a model continue a text"),
+    "chat": Command("Chat", "hornbook.talk:chat", "talk with a model that was taught to converse"),
+    "serve": Command("Serve", "hornbook.commands:serve", "models behind OpenAI's HTTP interface"),
     "import": Command(
         "Import", "hornbook.commands:import_model", "bring a model in: from the Hub, a folder or a GGUF file"
     ),
     "export": Command("Export", "hornbook.commands:export", "write a model as a Hugging Face folder, GGUF or ARPA"),
+    "quantize": Command("Quantize", "hornbook.commands:quantize", "matrices in 8 or 4 bits, and what that costs"),
     "report": Command("Report", "hornbook.commands:report", "runs as a page: curves, samples, settings, side by side"),
     "inspect": Command("Inspect", "hornbook.commands:inspect", "what a model is made of: layers, parameters, names"),
     "doctor": Command("Doctor", "hornbook.commands:doctor", "does a model do what a language model must?"),

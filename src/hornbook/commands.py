@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -23,13 +22,16 @@ from hornbook.config import (
     Import,
     Inspect,
     Ladder,
+    Quantize,
     Report,
+    Serve,
     Tokenize,
     Train,
 )
 from hornbook.errors import visible
 
 if TYPE_CHECKING:
+    from hornbook.adapt.layer_report import Layer
     from hornbook.evaluation.sentences import Sentence
     from hornbook.layers.model import LanguageModel
 
@@ -182,19 +184,49 @@ def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
 
 def generate(settings: Generate) -> None:
     """`hornbook generate`."""
-    from hornbook.generation.stream import continuation, prompt_ids
+    from hornbook.generation.stream import continuations, prompt_ids
+    from hornbook.generation.swift import opened as swift
 
-    model = opened(settings)
+    model = swift(settings)
+    if settings.file:
+        return generate_file(model, settings)
     prompt = typed_in() if settings.prompt == "-" else settings.prompt
     if not settings.chat and (note := unfamiliar(model, prompt_ids(model, prompt))):
         print(f"hornbook: {note}", file=sys.stderr)
-    opening = [] if settings.chat else [prompt]
-    for sample in range(settings.samples):
-        pieces = continuation(model, prompt, dataclasses.replace(settings, seed=settings.seed + sample))
+    for pieces in continuations(model, prompt, settings):
         begun = list(itertools.islice(pieces, 1))  # a model that cannot go on says so before anything is printed
-        for piece in itertools.chain(opening, begun, pieces):
+        print("" if settings.chat else prompt, end="")
+        for piece in itertools.chain(begun, pieces):
             print(piece, end="", flush=True)
         print()
+
+
+def serve(settings: Serve) -> None:
+    """`hornbook serve`."""
+    from hornbook.errors import missing_extra
+
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise missing_extra(error.name or "fastapi", "serve", "hornbook serve") from None
+    from hornbook.serving.run import serve as run
+
+    run(settings)
+
+
+def generate_file(model: LanguageModel, settings: Generate) -> None:
+    """`hornbook generate --file`."""
+    from hornbook.generation.prompt_file import answer_file
+
+    try:
+        count, refused = answer_file(model, settings)
+    except KeyboardInterrupt:
+        print(f"\nhornbook: stopped; what is in {settings.out} stays, and the same command carries on", file=sys.stderr)
+        sys.exit(130)
+    if refused:
+        print(f"hornbook: {refused} of {count} prompts could not be answered: see their 'error'", file=sys.stderr)
+    print(settings.out)
 
 
 def import_model(settings: Import) -> None:
@@ -209,6 +241,51 @@ def export(settings: Export) -> None:
     from hornbook.exchange import export_model
 
     print("\n".join(map(str, export_model(settings))))
+
+
+def quantize(settings: Quantize) -> None:
+    """`hornbook quantize`."""
+    from hornbook.adapt.layer_report import together
+    from hornbook.adapt.quantization import described
+    from hornbook.compression import quantize_run
+
+    found = quantize_run(settings)
+    if settings.json:
+        print(json.dumps(found.summary()))
+        return
+    print_layers(found.layers if settings.layers else together(found.layers), settings.outliers)
+    before, after = found.bytes_before, found.bytes_after
+    print(described(found.how))
+    print(
+        f"{before / 1e6:,.1f} MB in float32 ({before / 2e6:,.1f} in bfloat16) are now "
+        f"{after / 1e6:,.1f}: {before / after:.1f} times smaller"
+    )
+    if "pseudo_perplexity" in found.before:
+        figures = found.before["pseudo_perplexity"], found.after["pseudo_perplexity"]
+        print("pseudo-perplexity {:.2f}, now {:.2f}".format(*figures))
+    elif found.before:
+        print_scores({settings.run: dict(found.before), str(found.path): dict(found.after)})
+        cost = (found.after["nats"] - found.before["nats"]) / found.before["targets"]
+        print(f"token perplexity {math.expm1(cost):+.2%}: {settings.data} {settings.split}")
+    print(f"verified on arrival: {found.verified}")
+    print(found.path)
+
+
+def print_layers(layers: list[Layer], outliers: float) -> None:
+    """A table of what quantisation did to each matrix."""
+    read = any(layer.columns is not None for layer in layers)
+    table = Table(box=None, pad_edge=False)
+    heads = ["matrix", "shape", "kept as", "bytes", "now", "error", "worst column", "> 6 sd"]
+    for head in [*heads, *([f"inputs >= {outliers or 6:g}"] if read else [])]:
+        table.add_column(head, justify="left" if head in heads[:3] else "right")
+    for layer in layers:
+        many = f"{layer.count} x " if layer.count > 1 else ""
+        shape = f"{many}{layer.shape[0]:,} x {layer.shape[1]:,}"
+        sizes = f"{layer.bytes_before:,}", f"{layer.bytes_after:,}"
+        errors = f"{layer.error:.2%}", f"{layer.worst:.2%}", f"{layer.far:,}"
+        seen = ["-" if layer.columns is None else f"{layer.columns:,}"] if read else []
+        table.add_row(layer.name, shape, layer.kind, *sizes, *errors, *seen)
+    console.print(table)
 
 
 def report(settings: Report) -> None:
@@ -269,7 +346,7 @@ def bench(settings: Bench) -> None:
             print(json.dumps(gathered(found)))
 
 
-def opened(settings: Evaluate | Generate) -> LanguageModel:
+def opened(settings: Evaluate) -> LanguageModel:
     """The model that a command names, on the device that it names or the best one here."""
     from hornbook import machine
     from hornbook.checkpoint import load

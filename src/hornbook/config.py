@@ -6,13 +6,14 @@ This file imports no torch, so that every `--help` is fast. Settings are derived
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from hornbook.errors import UserError
+from hornbook.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,43 @@ class RopeScaling:
     """'llama3': rates that turn more than `high` times in it are kept."""
     original: int = 8192
     """'llama3': the context before."""
+
+
+GROUPS = {"int8": 32, "int4": 32, "nf4": 64}
+"""Kinds of quantisation, and how many numbers of a row share a scale where nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a model's matrices are kept in few bits (`adapt/`)."""
+
+    kind: str = "int8"
+    """'int8', 'int4' or 'nf4': every nn.Linear but the head."""
+    group: int = 32
+    """Numbers of a row that share a scale; 0 for the whole row, with int8 only."""
+    outliers: float = 0.0
+    """int8 by rows: above 0 activations are rounded too, except columns with a number as large as this (LLM.int8())."""
+    symmetric: bool = False
+    """int4: levels around 0, instead of from a minimum that each group has beside its scale."""
+    double: bool = False
+    """nf4: the scales are quantised too."""
+    head: str = "int8"
+    """The kind of the token embedding and of the head, weights only; 'none' leaves them as they are."""
+    keep: tuple[str, ...] = ()
+    """Modules that are left as they are, by name: `blocks.0`, `blocks.1.mlp.down`."""
+
+    def __post_init__(self) -> None:
+        for what, name, possible in (("kind", self.kind, GROUPS), ("head", self.head, (*GROUPS, "none"))):
+            if name not in possible:
+                raise unknown(f"{what} of quantisation", name, possible)
+        rows = self.kind == "int8" and self.group == 0
+        if not rows and (self.group % 32 or not 32 <= self.group <= 4096):
+            also = "0 (whole rows) or " if self.kind == "int8" else ""
+            raise UserError(f"a group of {self.group} is not possible: {also}a multiple of 32 up to 4,096")
+        if not 0 <= self.outliers < math.inf:
+            raise UserError(f"outliers from {self.outliers} on are not possible: 0 or more, as 6.0 in the paper")
+        if self.outliers and not rows:
+            raise UserError("outliers are kept apart in int8 by rows only: take the kind int8 and leave out the group")
 
 
 @dataclass(frozen=True)
@@ -296,8 +334,46 @@ class Doctor:
     """Print one JSON object instead of lines."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn from a model's logits. Applied in the order of these fields."""
+
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    """Added to the logits of tokens, by id, as in --logit-bias 198 -100."""
+    repetition_penalty: float = 1.0
+    """Above 1: logits of tokens of the prompt and of the new text are divided by it, negative ones multiplied."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit for each time that it stands in the new text."""
+    presence_penalty: float = 0.0
+    """Subtracted from a token's logit where it stands in the new text at all."""
+    no_repeat_ngram: int = 0
+    """No run of so many tokens may come twice; 0 allows all."""
+    temperature: float = 1.0
+    """Below 1 sharper, above 1 flatter; 0 always takes the likeliest token."""
+    top_k: int = 0
+    """Draw from the k likeliest tokens only; 0 for all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    min_p: float = 0.0
+    """Draw from tokens with at least this share of the likeliest one's probability."""
+    typical_p: float = 1.0
+    """Draw from the tokens of most nearly expected surprise that together have this probability."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self, ("temperature", "top_k", "no_repeat_ngram", "seed"), lambda x: x >= 0, "0 or more")
+        require(self, ("top_p", "typical_p"), lambda x: 0 < x <= 1, "above 0 and at most 1")
+        require(self, ("min_p",), lambda x: 0 <= x <= 1, "between 0 and 1")
+        require(self, ("repetition_penalty",), lambda x: 0 < x < math.inf, "above 0")
+        require(self, ("frequency_penalty", "presence_penalty"), math.isfinite, "a finite number")
+        require(self, ("temperature",), math.isfinite, "a finite number")
+        for token, value in self.logit_bias.items():
+            if not math.isfinite(value):
+                raise UserError(f"--logit-bias of token {token} is {value}: it must be a finite number")
+
+
 @dataclass(frozen=True)
-class Generate:
+class Generate(Sampling):
     """Let a model speak: hornbook generate runs/x "Once upon a time" """
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
@@ -308,21 +384,136 @@ class Generate:
     """The prompt is a user's message: put it into the model's own chat template."""
     tokens: int = 100
     """New tokens at most."""
-    temperature: float = 1.0
-    """Below 1 sharper, above 1 flatter; 0 always takes the likeliest token."""
-    top_k: int = 0
-    """Draw from the k likeliest tokens only; 0 for all."""
-    top_p: float = 1.0
-    """Draw from the likeliest tokens that together have this probability."""
-    seed: int = 0
+    stop: UseAppendAction[tuple[str, ...]] = ()
+    """Text at which it ends, itself not shown; may be given several times."""
     samples: int = 1
+    beams: int = 1
+    """Above 1: beam search, which carries so many texts along and gives out the likeliest ones it finds."""
+    length_penalty: float = 1.0
+    """Beams: a text's score is its log-probability divided by its length to this power."""
+    beam_groups: int = 1
+    """Beams: groups that search for different texts."""
+    diversity: float = 0.0
+    """Beams: what a token costs a group, in nats, for each beam of an earlier group that took it at the same step."""
+    beam_sampling: bool = False
+    """Beams: draw them, by temperature, top-k and so on, instead of taking the likeliest."""
+    file: str | None = None
+    """Prompts instead of PROMPT: a line each, or rows of .jsonl, .csv or .parquet. Needs --out."""
+    out: str | None = None
+    """Where the answers to --file go: a .jsonl file, a line each. The same command again carries on in it."""
+    column: str = "prompt"
+    """The column that holds the prompts, in .jsonl, .csv and .parquet files."""
+    rows: int = 16
+    """Answers from --file that are written at once."""
+    draft: str | None = None
+    """Guess ahead, for speed: lookup (what the text repeats), or a smaller model of the same tokeniser."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format that the weights are loaded in; bfloat16 is half the memory, and twice as fast."""
+    bits: Literal[8, 4] | None = None
+    """Quantise the weights while they are loaded."""
     device: str | None = None
     """cpu, cuda or mps; default the best there is."""
 
     def __post_init__(self) -> None:
-        require(self, ("tokens", "samples"), lambda x: x > 0, "above 0")
-        require(self, ("temperature", "top_k", "seed"), lambda x: x >= 0, "0 or more")
-        require(self, ("top_p",), lambda x: 0 < x <= 1, "above 0 and at most 1")
+        super().__post_init__()
+        require(self, ("tokens", "samples", "rows", "beams", "beam_groups"), lambda x: x > 0, "above 0")
+        if self.beams > 1 and (self.file or self.draft or self.stop):
+            raise UserError("--beams goes with neither --file, --draft nor --stop")
+        if self.beams > 1 and (self.samples > self.beams or self.beams % self.beam_groups):
+            raise UserError(f"--beams {self.beams}: --samples must be at most as many, --beam-groups divide them")
+        if self.beams == 1 and (self.beam_sampling or self.beam_groups > 1 or self.diversity):
+            raise UserError("--beam-sampling, --beam-groups and --diversity need --beams above 1")
+        if bool(self.file) != bool(self.out):
+            raise UserError("--file names the prompts and --out the file for the answers: one needs the other")
+        if "" in self.stop:
+            raise UserError("--stop is empty: give the text at which generation is to end")
+
+
+@dataclass(frozen=True)
+class Chat(Sampling):
+    """Talk with a model that was taught to converse: hornbook chat runs/x"""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or anything else that can be loaded."""
+    system: str = ""
+    """How the model is to behave; what its template says by itself where nothing is given."""
+    tokens: int = 500
+    """New tokens of an answer at most."""
+    temperature: float = field(default=0.7, kw_only=True)
+    top_p: float = field(default=0.9, kw_only=True)
+    draft: str | None = None
+    """Guess ahead, for speed: lookup (what the text repeats), or a smaller model of the same tokeniser."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format that the weights are loaded in; bfloat16 is half the memory, and twice as fast."""
+    bits: Literal[8, 4] | None = None
+    """Quantise the weights while they are loaded."""
+    device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, ("tokens",), lambda x: x > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Models behind OpenAI's HTTP interface: hornbook serve runs/x runs/y"""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """Run folders, or anything else that can be loaded, each served by its folder's name; NAME=RUN chooses another."""
+    host: str = "127.0.0.1"
+    """The address to serve at; one that others can reach needs API keys, or --open."""
+    port: int = 8000
+    """0 takes a free one."""
+    api_key_file: str | None = None
+    """A file with one API key a line, or sha256:HEX for its hash; HORNBOOK_API_KEYS may hold some too."""
+    open: bool = False
+    """Serve anybody who can reach the address, without a key."""
+    cors: UseAppendAction[tuple[str, ...]] = ()
+    """An origin, such as https://example.org, whose pages may use the server; may be given several times."""
+    device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format that the weights are loaded in; bfloat16 is half the memory, and twice as fast."""
+    bits: Literal[8, 4] | None = None
+    """Quantise the weights while they are loaded."""
+    rows: int = 16
+    """Answers that each model works on at the same time."""
+    queue: int = 64
+    """Further answers that may wait for their turn, each model; beyond them requests are refused with 429."""
+    memory: float | None = None
+    """Gigabytes for the caches of all models together; default half of what is free."""
+    reuse: float = 0.25
+    """Gigabytes, beside these, for caches of prompts that may come again; 0 for none."""
+    max_body: float = 2.0
+    """Megabytes of a request's body."""
+    max_prompt: int | None = None
+    """Tokens of a prompt; default the model's context."""
+    max_tokens: int | None = None
+    """New tokens of an answer; default the model's context."""
+    queue_timeout: float = 30.0
+    """Seconds that a request may wait for its turn."""
+    timeout: float = 300.0
+    """Seconds that a request may take altogether."""
+    read_timeout: float = 20.0
+    """Seconds in which a request must have come."""
+    write_timeout: float = 20.0
+    """Seconds that a client may leave what was sent to it unread."""
+    grace: float = 20.0
+    """Seconds that answers may still take after SIGTERM or Ctrl-C."""
+    connections: int = 2000
+    """Connections at the same time."""
+    log_prompts: bool = False
+    """Write prompts into the log too."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UserError("serve needs a run: hornbook serve runs/x")
+        above = ("rows", "memory", "max_body", "max_prompt", "max_tokens", "connections")
+        times = ("queue_timeout", "timeout", "read_timeout", "write_timeout")
+        require(self, (*above, *times), lambda x: 0 < x < math.inf, "above 0")
+        require(self, ("queue", "reuse", "grace"), lambda x: 0 <= x < math.inf, "0 or more")
+        require(self, ("port",), lambda x: 0 <= x < 65536, "between 0 and 65535")
 
 
 @dataclass(frozen=True)
@@ -390,6 +581,60 @@ class Export:
 
     def __post_init__(self) -> None:
         require(self, ("shard_size",), lambda x: x > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Keep a model's matrices in 8 or 4 bits: hornbook quantize runs/x int8 --data wikitext-2"""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or anything else that can be loaded."""
+    kind: Annotated[Positional[str], arg(metavar="KIND")]
+    """int8, int4 or nf4."""
+    out: str | None = None
+    """The folder to write, which must be new; default RUN-KIND."""
+    group: int | None = None
+    """Numbers of a row that share a scale; default 32, of nf4 64. 0 for whole rows, with int8 only."""
+    outliers: float = 0.0
+    """int8: LLM.int8() with this threshold, 6.0 in the paper; 0 for weights only."""
+    symmetric: bool = False
+    """int4: no minimum beside each scale, as in GGUF's Q4_0: 4.5 bits a weight instead of 5."""
+    double: bool = False
+    """nf4: quantise the scales too: 4.13 bits a weight instead of 4.25."""
+    head: Literal["int8", "int4", "nf4", "none"] = "int8"
+    """What becomes of the token embedding and the head."""
+    keep: UseAppendAction[tuple[str, ...]] = ()
+    """A module to leave as it is, such as blocks.0; may be given several times."""
+    data: str | None = None
+    """Score it on this corpus before and after, and count the outliers among its activations."""
+    split: Literal["train", "validation", "test"] = "validation"
+    column: str = "text"
+    context: int | None = None
+    """Tokens in a window; default the model's."""
+    stride: int | None = None
+    """Targets that each further window adds; default half the context."""
+    batch: int = 32
+    limit: int = 0
+    """Use only so many tokens of the split; 0 for all."""
+    layers: bool = False
+    """A line for every matrix, instead of one for those of all layers together."""
+    device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def __post_init__(self) -> None:
+        require(self, ("context", "stride", "batch"), lambda x: x > 0, "above 0")
+        require(self, ("limit", "group", "outliers"), lambda x: x >= 0, "0 or more")
+        self.quantization  # noqa: B018 (says what is wrong with it)
+
+    @property
+    def quantization(self) -> Quantization:
+        """What is asked for; UserError where that cannot be."""
+        group = self.group
+        if group is None:
+            group = 0 if self.outliers and self.kind == "int8" else GROUPS.get(self.kind, 32)
+        return Quantization(self.kind, group, self.outliers, self.symmetric, self.double, self.head, self.keep)
 
 
 @dataclass(frozen=True)

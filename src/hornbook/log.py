@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, each whole before the next begins."""
+"""metrics.jsonl and its like: one JSON object a line, each whole before the next begins."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ METRICS = "metrics.jsonl"
 
 
 class Log:
-    """The log of a run folder. A line is with the system once `write` returns: only a loss of power before `sync` takes
-    it. The file is opened at the first line and stays open: a line costs microseconds."""
+    """A file of a folder, the log of a run say. A line is with the system once `write` returns: only a loss of power
+    before `sync` takes it. The file is opened at the first line and stays open: a line costs microseconds."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / METRICS
+    def __init__(self, folder: Path, name: str = METRICS) -> None:
+        self.path = folder / name
         self.handle: int | None = None
         self.free: Callable[[], Any] = lambda: None
 
@@ -83,7 +83,12 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, up to a torn one."""
-    path, lines = Path(folder) / METRICS, []
+    return read_lines(Path(folder) / METRICS)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, up to a torn one; none where there is no file."""
+    lines = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         if (value := parsed(line)) is None:
             break

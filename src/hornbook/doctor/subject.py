@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import shutil
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hornbook import checkpoint, models
+from hornbook.adapt.quantization import dequantize, weights_only
 from hornbook.config import ModelConfig
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.doctor.finding import NotApplicable
@@ -41,7 +43,7 @@ class Subject:
         self.config = model.config
         self.width = min(24, model.config.context)
         """Tokens in a row of most checks."""
-        self.device = next(iter(model.state_dict().values())).device
+        self.device = model.device
 
     @cached_property
     def text_ids(self) -> list[int]:
@@ -81,7 +83,7 @@ class Subject:
     def leaning(self) -> float:
         """The largest logit by which a fresh model can prefer the token that it has just read: with a tied head
         |e| |h| = D e, with e the deviation of the embeddings (`layers/initialise.py`); 0 without."""
-        width = self.model.get_parameter("embedding.weight").shape[1] if self.model.tied else 0
+        width = self.model.unembedding[0].shape[1] if self.model.tied else 0
         return width * min(0.02, 0.5 / max(width, 1) ** 0.5)
 
     def objective(self, model: LanguageModel) -> nn.Module:
@@ -100,9 +102,13 @@ class Subject:
         if self.model.parameter_count() > SMALL:
             small = reduced(self.config)
             return self.drawn(small), self.told(small)
-        copy = self.drawn(self.config)
-        copy.load_state_dict(self.model.state_dict())
-        return copy, ""
+        drawn = self.drawn(self.config)
+        drawn.load_state_dict(self.in_full().state_dict())
+        return drawn, ""
+
+    def in_full(self) -> LanguageModel:
+        """The model without quantisation, in the numbers that it stands for; itself, where there is none."""
+        return self.model if self.model.quantization is None else dequantize(copy.deepcopy(self.model))
 
     def drawn(self, config: ModelConfig) -> LanguageModel:
         with torch.random.fork_rng(devices=[]):
@@ -116,18 +122,29 @@ class Subject:
     @cached_property
     def folder(self) -> Path:
         """The model as a Hugging Face folder, written once."""
-        size = sum(tensor.nbytes for tensor in self.model.state_dict().values())
-        if size > min(STORED, shutil.disk_usage(self.scratch).free // 2):
-            raise NotApplicable(f"the model has {size / 2**30:.1f} GiB, too much for a temporary folder")
+        self.check_room(sum(tensor.nbytes for tensor in self.model.state_dict().values()))
         self.write(self.scratch / "model")
         return self.scratch / "model"
+
+    @cached_property
+    def folder_in_full(self) -> Path:
+        """The same, without quantisation."""
+        if self.model.quantization is None:
+            return self.folder
+        self.check_room(4 * self.model.parameter_count())
+        checkpoint.save_model(self.scratch / "full", self.in_full(), self.tokenizer)
+        return self.scratch / "full"
+
+    def check_room(self, size: int) -> None:
+        if size > min(STORED, shutil.disk_usage(self.scratch).free // 2):
+            raise NotApplicable(f"the model has {size / 2**30:.1f} GiB, too much for a temporary folder")
 
     def write(self, folder: Path) -> None:
         checkpoint.save_model(folder, self.model, self.tokenizer)
 
     def read(self, folder: Path) -> LanguageModel:
         """The model that `write` stored."""
-        return checkpoint.load(folder, str(self.device))
+        return weights_only(checkpoint.load(folder, str(self.device)))
 
     def counterpart(self, x: Tensor) -> tuple[Tensor, str]:
         """The logits for tokens x (B,T) of the same weights in Hugging Face's class, and that class's name."""
@@ -136,7 +153,7 @@ class Subject:
             if (theirs := getattr(transformers, name, None)) is None:
                 raise NotApplicable("a family that transformers does not have")
             model, told = theirs.from_pretrained(
-                self.folder,
+                self.folder_in_full,
                 attn_implementation="eager",
                 dtype=torch.float32,
                 output_loading_info=True,

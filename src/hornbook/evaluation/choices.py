@@ -136,7 +136,7 @@ def encode_choice(model: LanguageModel, example: Choice) -> list[Row]:
 
 def score_rows(model: LanguageModel, examples: Sequence[list[Row]]) -> list[list[tuple[float, int]]]:
     """The scores of a few examples, in one pass over what their rows have in common and one over the rest."""
-    device = next(iter(model.state_dict().values())).device
+    device = model.device
     shared = shared_lengths(examples, model.config.context)
     rests = [(ids[n:], scored) for rows, n in zip(examples, shared, strict=True) for ids, scored in rows]
     tokens, segments = padded([ids[:-1] for ids, _ in rests], device)

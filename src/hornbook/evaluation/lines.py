@@ -39,7 +39,7 @@ def score_lines(
 ) -> LineScore:
     """Score lines of text; those of fewer than two tokens have no target."""
     require_causal(model)
-    device = next(iter(model.state_dict().values())).device
+    device = model.device
     every = tokenizer.encode_batch(list(lines))
     cut = min(cut, model.config.context)
     rows = sorted((ids[:cut] for ids in every if len(ids) > 1), key=len)

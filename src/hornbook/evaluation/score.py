@@ -135,7 +135,7 @@ def score(
 
     Raises UserError for an encoder, and for a stride beyond the context.
     """
-    device = next(iter(model.state_dict().values())).device
+    device = model.device
     require_causal(model)
     context = model.config.context if context is None else context
     stride = max(1, context // 2) if stride is None else stride

@@ -52,7 +52,7 @@ def score_sentence(model: LanguageModel, text: str) -> Sentence:
     opening = [model.config.bos if model.config.bos is not None else ids.pop(0)]
     if len(ids) > model.config.context:
         raise UserError(f"the text has {len(ids)} tokens and the context {model.config.context}: shorten it")
-    device = next(iter(model.state_dict().values())).device
+    device = model.device
     tokens = torch.tensor([opening + ids[:-1]], device=device)
     found = model.log_prob(tokens, torch.tensor([ids], device=device))[0].cpu().double().tolist()
     pieces = [tokenizer.piece(i) for i in ids]

@@ -1,17 +1,22 @@
-"""Tokens one after the other, and their text as soon as it is whole."""
+"""Text from a prompt: the plain loop, and the engine's pieces."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
-from hornbook.config import Generate
+from hornbook.config import Generate, Sampling
 from hornbook.errors import UserError
-from hornbook.generation.choose import choose
+from hornbook.generation.answers import Request
+from hornbook.generation.beams import beam_search
+from hornbook.generation.drafts import drafter
+from hornbook.generation.engine import Engine
+from hornbook.generation.sampling import Place, ends, next_tokens
 from hornbook.layers.model import LanguageModel
 from hornbook.text.chat import chat_ids
-from hornbook.text.tokenizers import Tokenizer
 
 
 @torch.inference_mode()
@@ -19,57 +24,36 @@ def stream_tokens(
     model: LanguageModel,
     prompt: Sequence[int],
     tokens: int = 100,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    sample: int = 0,
     cached: bool = True,
+    **sampling: Any,
 ) -> Iterator[int]:
-    """New token ids, until the end-of-text token (not given out) or `tokens` of them.
+    """New token ids, until one that ends the text (not given out) or `tokens` of them; fields of `config.Sampling`.
 
-    When the model's context is full, its newer half is read again as a fresh context. Raises UserError for an encoder,
-    and for a prompt longer than the context.
+    The plain loop for one row, which the engine must equal. When the model's context is full, its newer half is read
+    again as a fresh context.
     """
-    if not model.causal:
-        raise UserError(f"a {model.config.family} model fills in gaps; it cannot continue a text")
-    if not prompt:
-        raise UserError("the prompt is empty, and this model has no token that opens a text")
-    context, ends = model.config.context, {model.config.eos, *model.config.stops}
-    if len(prompt) > context:
-        raise UserError(f"the prompt has {len(prompt)} tokens and the context {context}: shorten the prompt")
-    device = next(iter(model.state_dict().values())).device
-    generator = torch.Generator().manual_seed(seed)
-    ids, unread = list(prompt), list(prompt)
-    length = min(context, len(prompt) + tokens)  # a cache for 131,072 tokens can take more memory than the model
-    cache = model.make_cache(1, length) if cached else None
-    forbidden = [i for i in (model.config.pad,) if i is not None]
+    Engine(model).check(Request(prompt, tokens, slide=True))
+    settings, context = Sampling(**sampling), model.config.context
+    device = model.device
+    new: list[int] = []
+    window, unread = list(prompt), list(prompt)
+    cache = model.make_cache(1, context) if cached else None
     for _ in range(tokens):
-        if len(ids) > context:
-            ids = unread = ids[-max(1, context // 2) :]
+        if len(window) > context:
+            window = unread = window[-max(1, context // 2) :]
             cache = model.make_cache(1, context) if cached else None
-        read = torch.tensor([unread if cached else ids], device=device)
-        logits = model.head(model.hidden(read, cache)[:, -1])
-        logits[:, forbidden] = float("-inf")
-        token = int(choose(logits, temperature, top_k, top_p, generator))
-        if token in ends:
+        hidden = model.hidden(torch.tensor([unread if cached else window], device=device), cache)
+        place = Place(prompt, new, settings, sample)
+        token = next_tokens(model.head(hidden[:, -1]), [place], model.config)[0]
+        if token < 0:
+            raise UserError("the model's logits are not numbers, or rule out every token: it cannot go on")
+        if token in ends(model.config):
             return
         yield token
+        new.append(token)
+        window.append(token)
         unread = [token]
-        ids.append(token)
-
-
-def stream_text(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """The text of a token stream in pieces, none of which ends inside a character."""
-    ids: list[int] = []
-    shown = ""
-    for token in tokens:
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        if text.startswith(shown) and not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text
-    if (text := tokenizer.decode(ids)) != shown:
-        yield text[len(shown) :]
 
 
 def prompt_ids(model: LanguageModel, text: str) -> list[int]:
@@ -88,9 +72,44 @@ def prompt_ids(model: LanguageModel, text: str) -> list[int]:
     return framed[:before] + ids
 
 
-def continuation(model: LanguageModel, prompt: str, settings: Generate) -> Iterator[str]:
-    """What the model writes after `prompt`, in pieces. Raises UserError as `stream_tokens` does."""
+def asked(model: LanguageModel, prompt: str, settings: Generate, sample: int = 0) -> Request:
+    """What `settings` ask of the engine for a prompt."""
     s = settings
     ids = chat_ids(model.tokenizer, [{"role": "user", "content": prompt}]) if s.chat else prompt_ids(model, prompt)
-    tokens = stream_tokens(model, ids, s.tokens, s.temperature, s.top_k, s.top_p, s.seed)
-    return stream_text(tokens, model.tokenizer)
+    return Request(ids, s.tokens, s, sample, s.stop, slide=True)
+
+
+def continuations(model: LanguageModel, prompt: str, settings: Generate) -> Iterator[Iterator[str]]:
+    """What the model writes after `prompt`: each sample in pieces as they come, or each of the best beams whole.
+
+    Raises UserError as `Engine.submit` and `beam_search` do.
+    """
+    if settings.beams > 1:
+        yield from (iter([text]) for text in beams(model, prompt, settings))
+        return
+    engine = Engine(model, drafter=drafter(settings.draft, model))
+    for sample in range(settings.samples):
+        yield (piece.text for piece in engine.stream(asked(model, prompt, settings, sample)))
+
+
+def beams(model: LanguageModel, prompt: str, settings: Generate) -> list[str]:
+    """The texts that beam search finds, best first."""
+    s = settings
+    sampling = {field.name: getattr(s, field.name) for field in dataclasses.fields(Sampling)}
+    found = beam_search(
+        model,
+        asked(model, prompt, s).prompt,
+        beams=s.beams,
+        tokens=s.tokens,
+        length_penalty=s.length_penalty,
+        groups=s.beam_groups,
+        diversity=s.diversity,
+        returned=s.samples,
+        **sampling | ({} if s.beam_sampling else {"temperature": 0.0}),
+    )
+    return [model.tokenizer.decode(text.tokens) for text in found]
+
+
+def continuation(model: LanguageModel, prompt: str, settings: Generate) -> str:
+    """The first of `continuations`, whole."""
+    return "".join(next(continuations(model, prompt, settings)))

@@ -7,7 +7,7 @@ Transformer: no positions, no attention; everything that the model knows of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,16 @@ class RecurrentCache(TokenCache):
             self.state = tuple(part[:, rows] for part in self.state)
 
     def rewind(self, lengths: Tensor) -> None:
+        if bool((lengths < self.lengths).any()):
+            self.state = None
         super().rewind(lengths)
-        self.state = None
+
+    def join(self, other: Self) -> None:
+        super().join(other)
+        if self.state is not None and other.state is not None:
+            self.state = tuple(torch.cat(parts, 1) for parts in zip(self.state, other.state, strict=True))
+        else:
+            self.state = None
 
     @property
     def bytes(self) -> int:
@@ -126,12 +134,8 @@ class RNN(LanguageModel):
         zeros = torch.zeros(self.config.layers, batch, self.config.dim, device=like.device, dtype=like.dtype)
         return (zeros, zeros) if self.config.cell == "lstm" else (zeros,)
 
-    @property
-    def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        return (self.embedding.weight if self.output is None else self.output.weight), None
-
     def make_cache(self, batch: int, length: int) -> Cache:
-        return RecurrentCache(batch, length, self.embedding.weight.device)
+        return RecurrentCache(batch, length, next(self.parameters()).device)
 
 
 def runs(segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:

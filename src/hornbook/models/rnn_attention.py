@@ -8,6 +8,9 @@ Computed for all positions at once: one product, masked to the past.
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +37,20 @@ class AttentiveCache(RecurrentCache):
     def rewind(self, lengths: Tensor) -> None:
         super().rewind(lengths)
         self.past.rewind(lengths)
+
+    def join(self, other: Self) -> None:
+        super().join(other)
+        self.past.join(other.past)
+
+    def reserve(self, length: int) -> None:
+        super().reserve(length)
+        self.past.reserve(length)
+
+    def copy(self, row: int) -> Self:
+        new = copy.copy(self)
+        new.past = self.past.copy(row)
+        RecurrentCache.select(new, torch.tensor([row], device=self.tokens.device))
+        return new
 
     @property
     def bytes(self) -> int:
@@ -69,8 +86,8 @@ class RNNAttention(RNN):
         return self.dropout(states + self.combine(mix))
 
     def make_cache(self, batch: int, length: int) -> Cache:
-        weight = self.embedding.weight
-        return AttentiveCache(batch, length, self.config.dim, weight.device, weight.dtype)
+        like = next(self.parameters())
+        return AttentiveCache(batch, length, self.config.dim, like.device, like.dtype)
 
 
 Model = RNNAttention

@@ -12,6 +12,6 @@ def speak(model: LanguageModel, settings: Train, tokens: int = 40) -> str:
     was_training = model.training
     model.eval()
     wanted = Generate("", settings.prompt, tokens=tokens, temperature=0.8, seed=settings.seed)
-    text = "".join(continuation(model, settings.prompt, wanted))
+    text = continuation(model, settings.prompt, wanted)
     model.train(was_training)
     return settings.prompt + text
