@@ -1,0 +1,140 @@
+"""The compiled products against the plain ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import tiny_model
+from hornbook import kernels
+from hornbook.adapt import int4, int8
+from hornbook.adapt.packing import Scheme, unpack
+from hornbook.adapt.quantization import quantization_of, quantize
+from hornbook.config import Sampling
+from hornbook.generation.answers import Request
+from hornbook.generation.engine import Engine
+from hornbook.generation.swift import quicken
+
+built = pytest.mark.skipif(kernels.library() is None, reason="no C compiler")
+
+
+Multiply = Callable[..., torch.Tensor]
+
+
+def stored(weight: torch.Tensor, form: str, group: int = 32, symmetric: bool = False) -> tuple[Multiply, torch.Tensor]:
+    """A matrix in a form: the product with it, and the numbers that it stands for."""
+    if form in ("float32", "bfloat16"):
+        held = weight.to(getattr(torch, form))
+        return lambda x: kernels.multiply(x, held), held.float()
+    kind, scheme = (int8 if form == "int8" else int4), Scheme(form, group, symmetric=symmetric)
+    parts = kind.encode(weight, scheme)
+    codes = unpack(parts["codes"]) if form == "int4" else parts["codes"]
+    matrix = kernels.interleave(codes, parts["scales"], parts.get("minimums"), 4 if form == "int4" else 8)
+    return lambda x: kernels.multiply_coded(x, matrix), kind.decode(parts, scheme)
+
+
+@built
+@pytest.mark.parametrize("rows", [1, 15, 16, 33, 65, 200])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 17])
+@pytest.mark.parametrize(
+    ("form", "group"), [("float32", 0), ("bfloat16", 0), ("int8", 32), ("int8", 96), ("int4", 32), ("int4", 96)]
+)
+def test_products_are_exact_to_the_rounding_of_their_sums(form: str, group: int, batch: int, rows: int) -> None:
+    torch.manual_seed(rows * batch)
+    width = 96
+    weight = torch.randn(rows, width)
+    multiply, whole = stored(weight, form, group)
+    for dtype, last_place in ((torch.float32, 2.0**-24), (torch.bfloat16, 2.0**-8)):
+        x = torch.randn(batch, width).to(dtype)
+        found, wanted = multiply(x), x.double() @ whole.double().T
+        # float32 sums of `width` products; with 4 bits of minimums and codes, each as large as a group's range
+        size = x.double().abs() @ whole.double().abs().T.clamp(min=float(weight.abs().max()) if form == "int4" else 0)
+        assert found.dtype == dtype
+        bound = 4 * width * 2.0**-24 * size + last_place * wanted.abs()
+        assert bool(((found.double() - wanted).abs() <= bound).all())
+
+
+@built
+def test_a_bias_is_added_before_the_rounding() -> None:
+    weight, bias, x = torch.randn(40, 64).bfloat16(), torch.randn(40), torch.randn(2, 3, 64).bfloat16()
+    found = kernels.multiply(x, weight, bias)
+    wanted = (x.double() @ weight.double().T + bias).bfloat16()
+    assert found.shape == (2, 3, 40)
+    assert torch.allclose(found.float(), wanted.float(), rtol=2.0**-7, atol=1e-6)
+
+
+@built
+def test_symmetric_codes_have_no_minimum() -> None:
+    multiply, whole = stored(torch.randn(64, 128), "int4", symmetric=True)
+    x = torch.randn(3, 128)
+    assert torch.allclose(multiply(x), x @ whole.T, atol=1e-4)
+
+
+@built
+def test_all_finite_bfloat16_numbers_come_back_from_a_product_with_one() -> None:
+    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    bits = bits[bits.isfinite()]
+    weight = torch.zeros(len(bits), 32, dtype=torch.bfloat16)
+    weight[:, 0] = bits
+    x = torch.zeros(1, 32, dtype=torch.bfloat16)
+    x[0, 0] = 1
+    assert torch.equal(kernels.multiply(x, weight)[0], bits)
+
+
+@built
+@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma", "rnn"])
+def test_a_quickened_model_says_what_the_plain_one_does(family: str, bits: int | None) -> None:
+    plain, swift = (tiny_model(family).bfloat16() for _ in range(2))
+    if how := quantization_of(bits):
+        quantize(plain, how)
+        quantize(swift, how)
+    exact = copy.deepcopy(plain).float()
+    quicken(swift)
+    tokens = torch.randint(3, 40, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        caches = [m.make_cache(2, 9) for m in (exact, plain, swift)]
+        for place in range(9):
+            token = tokens[:, place : place + 1]
+            wanted, *found = (m(token, c).float() for m, c in zip((exact, plain, swift), caches, strict=True))
+            rounding, ours = ((logits - wanted).norm() for logits in found)  # of bfloat16 between layers, in both
+            assert ours <= 1.5 * rounding
+    if bits is None:
+        swift(tokens).float().logsumexp(-1).sum().backward()
+        assert swift.get_parameter("embedding.weight").grad is not None
+
+
+def test_without_a_compiler_everything_runs_the_plain_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    model, sampling = tiny_model("llama").bfloat16(), Sampling(temperature=0)
+    texts = []
+    for step in range(2):
+        engine = Engine(model)
+        answer = engine.submit(Request([3, 4], 20, sampling))
+        while engine.busy:
+            engine.step()
+        texts.append(answer.new)
+        if not step:
+            quicken(model)
+    assert texts[0] == texts[1]
+
+
+@built
+def test_kernels_that_cannot_be_built_are_told_of_once_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "products.c"
+    broken.write_text("this is no C")
+    monkeypatch.setattr(kernels, "SOURCE", broken)
+    monkeypatch.setenv("HORNBOOK_HOME", str(tmp_path / "home"))
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library() is None
+        assert "cannot be built" in capsys.readouterr().err
+        assert not list((tmp_path / "home").rglob("*.so"))
+    finally:
+        kernels.library.cache_clear()
