@@ -14,9 +14,11 @@ ROOT = Path(hornbook.__file__).parent
 ORDER = [
     {"atomic", "config", "errors", "lock", "log", "manifest", "progress", "machine", "small_files"},
     {"text"},
+    {"kernels"},
     {"data"},
     {"layers"},
     {"models"},
+    {"adapt"},
     {"formats"},
     {"checkpoint"},
     {"run"},
@@ -24,12 +26,14 @@ ORDER = [
     {"generation"},
     {"tasks"},
     {"evaluation"},
+    {"compression"},
     {"training"},
     {"doctor"},
     {"inspection"},
     {"report"},
     {"ladder", "bench"},
-    {"commands"},
+    {"serving"},
+    {"commands", "talk"},
     {"cli", "parsing"},
 ]
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hornbook import machine
+from hornbook.adapt.quantization import described, prepare, quantization_of, receiver
 from hornbook.atomic import write_json
+from hornbook.config import Quantization
 from hornbook.errors import UserError, unknown
+from hornbook.formats.coded import coded_weights, fill_coded, match_coded, read_quantization, spelled_quantization
 from hornbook.formats.config_json import read_config
 from hornbook.formats.filling import build_empty, fill, match
 from hornbook.formats.huggingface import stored_weights, to_hf_config
 from hornbook.formats.sources import locate
-from hornbook.formats.weights import INDEX, SAFETENSORS, open_weights
+from hornbook.formats.weights import INDEX, QUANTIZED, SAFETENSORS, open_weights
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizer_files import VOCABULARIES
 from hornbook.text.tokenizers import Tokenizer, load_tokenizer
@@ -41,11 +44,14 @@ def save_model(
     """Write a Hugging Face model folder: weights in `dtype`, in files of at most `shard` bytes.
 
     `generation` is what generation_config.json says beside the ids that the model states. Holds one shard's rounded or
-    rearranged tensors beside the model. A model without a tokeniser is written without one.
+    rearranged tensors beside the model. A model without a tokeniser is written without one. The integers and scales of
+    a quantised model are written as they are, under our names, and nobody else can read them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
     spelled = to_hf_config(config, dtype)
+    if model.quantization is not None:
+        spelled["quantization_config"] = spelled_quantization(model.quantization)
     write_json(folder / "config.json", spelled)
     ends = {key: spelled[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if spelled[key] is not None}
     write_json(folder / "generation_config.json", ends | dict(generation or {}))
@@ -55,7 +61,12 @@ def save_model(
 
 
 def save_weights(folder: Path, model: LanguageModel, dtype: torch.dtype, limit: int) -> None:
-    """Write the tensors to model.safetensors, or to shards of at most `limit` bytes (or one tensor) and an index."""
+    """Write the tensors to model.safetensors, or to shards of at most `limit` bytes (or one tensor) and an index.
+
+    Those of a quantised model go to quantized.safetensors.
+    """
+    whole = SAFETENSORS if model.quantization is None else QUANTIZED
+    stem = whole.removesuffix(".safetensors")
     shards: list[list[str]] = []
     tensors: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
@@ -65,21 +76,29 @@ def save_weights(folder: Path, model: LanguageModel, dtype: torch.dtype, limit: 
         save_file(tensors, folder / f"shard-{len(shards)}.part", {"format": "pt"})
         tensors.clear()
 
-    for name, tensor in stored_weights(model):
-        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    for name, tensor in weights_to_store(model, dtype):
         if tensors and sum(sizes[other] for other in tensors) + tensor.nbytes > limit:
             flush()
         tensors[name], sizes[name] = tensor, tensor.nbytes
     flush()
-    files = [f"model-{k:05d}-of-{len(shards):05d}.safetensors" for k in range(1, len(shards) + 1)]
-    files = files if len(shards) > 1 else [SAFETENSORS]
+    files = [f"{stem}-{k:05d}-of-{len(shards):05d}.safetensors" for k in range(1, len(shards) + 1)]
+    files = files if len(shards) > 1 else [whole]
     for k, file in enumerate(files, start=1):
         os.replace(folder / f"shard-{k}.part", folder / file)
         shutil.copymode(folder / "config.json", folder / file)  # safetensors lets only the owner read what it writes
     if len(shards) > 1:
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
-        write_json(folder / f"{SAFETENSORS}{INDEX}", index)
+        write_json(folder / f"{whole}{INDEX}", index)
+
+
+def weights_to_store(model: LanguageModel, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor with its name in the file, one at a time."""
+    if model.quantization is not None:
+        yield from coded_weights(model, dtype)
+        return
+    for name, tensor in stored_weights(model):
+        yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def load(
@@ -87,20 +106,23 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     text: bool = False,
+    bits: int | None = None,
 ) -> LanguageModel:
     """The model of a run, a Hugging Face folder or a .gguf file, or one from the Hub: `gpt2`, `hf:owner/name@revision`.
 
-    Its numbers become float32 where `dtype` says nothing. Its tokeniser is `model.tokenizer`, which a folder without
-    one leaves unset; with `text`, that is an error. Raises UserError where there is no such model, or it is damaged or
-    of an unknown kind.
+    Its numbers become float32 where `dtype` says nothing. With `bits` (8 or 4) each matrix is quantised as soon as it
+    is read, as `hornbook quantize` would with int8 or int4; the model in full is never held. Its tokeniser is
+    `model.tokenizer`, which a folder without one leaves unset; with `text`, that is an error. Raises UserError where
+    there is no such model, or it is damaged or of an unknown kind.
     """
     path, device, number = locate(source), machine.check_device(str(device or "cpu")), number_type(dtype)
+    how = quantization_of(bits)
     if path.is_file():
         from hornbook.formats.gguf import load_gguf
 
-        model = load_gguf(path, device, number)
+        model = load_gguf(path, device, number, how)
     else:
-        model = load_folder(path, device, number)
+        model = load_folder(path, device, number, how)
     if text and not hasattr(model, "tokenizer"):
         raise UserError(f"{source} came without a tokeniser: put its tokenizer.json into the folder to work with text")
     return model.eval()
@@ -114,17 +136,28 @@ def number_type(name: torch.dtype | str | None) -> torch.dtype:
     return torch.float32 if name is None else known[name]
 
 
-def load_folder(folder: Path, device: torch.device | str, dtype: torch.dtype) -> LanguageModel:
-    """The model in a folder; memory for it is asked for when every name and shape is known to fit.
+def load_folder(
+    folder: Path, device: torch.device | str, dtype: torch.dtype, how: Quantization | None = None
+) -> LanguageModel:
+    """The model in a folder, quantised as it comes where `how` says so; memory for it is asked for when every name and
+    shape is known to fit.
 
     Peak: the model and one tensor; for pickles from before PyTorch 1.6, the model and its file.
     """
-    config = read_config(folder)
-    with open_weights(folder) as weights:
+    config, kept = read_config(folder), read_quantization(folder)
+    if kept is not None and how is not None:
+        raise UserError(f"{folder} is quantised already ({described(kept)}): leave out bits")
+    with open_weights(folder) if kept is None else open_weights(folder, (QUANTIZED,)) as weights:
         model = build_empty(config, len(weights)).to(dtype)
-        plan = match(model, weights)
-        model = model.to_empty(device=device)
-        fill(model, weights, plan)
+        if kept is not None:
+            match_coded(prepare(model, kept), weights)
+            fill_coded(model.to_empty(device=device), weights)
+        else:
+            plan, plain = match(model, weights), model
+            if how is not None:
+                model = prepare(build_empty(config).to(dtype), how)
+            model = model.to_empty(device=device)
+            fill(plain, weights, plan, receiver(model) if how is not None else None)
     if any((folder / name).is_file() for name in TOKENIZER_FILES):
         model.tokenizer = read_tokenizer(folder)
     return model

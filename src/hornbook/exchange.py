@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from hornbook.adapt.quantization import dequantize
 from hornbook.atomic import folder_written_aside, refuse_existing, written_aside
 from hornbook.checkpoint import DTYPES, load, save_model
 from hornbook.config import Export, Import
@@ -77,7 +78,8 @@ def import_model(settings: Import) -> Arrival:
 def export_model(settings: Export) -> Arrival:
     """Write a model in another program's form (fields of `config.Export`). UserError where that cannot be.
 
-    Peak memory: the model, what is read back of it, and one shard's or one tensor's rounded numbers.
+    A quantised model is written in full numbers, those that its integers stand for. Peak memory: the model, what is
+    read back of it, and one shard's or one tensor's rounded numbers.
     """
     target = Path(settings.target).expanduser()
     form = settings.format or {".gguf": "gguf", ".arpa": "arpa"}.get(target.suffix, "hf")
@@ -92,7 +94,7 @@ def export_model(settings: Export) -> Arrival:
     place = locate(settings.run)
     if place.is_dir() and form != "hf":
         CHECKS[form](build_empty(read_config(place)))  # before the weights are read
-    model = load(place, text=form != "hf")
+    model = dequantize(load(place, text=form != "hf"))
     if form == "hf":
         verified = to_folder(model, target, kind, int(settings.shard_size * 1e9), generation_settings(place))
     else:

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 
 from hornbook import checkpoint
+from hornbook.adapt.quantization import weights_only
 from hornbook.config import Doctor
 from hornbook.doctor import learning, loss, reading, rounding, storing, tokens
 from hornbook.doctor.finding import FAIL, PASS, SKIP, WARN, Finding, NotApplicable
 from hornbook.doctor.foreign import open_foreign
 from hornbook.doctor.subject import Subject
 from hornbook.errors import UserError
+from hornbook.progress import say
 
 SHORTEST = 8
 """Tokens of context that the checks need."""
@@ -62,6 +64,9 @@ def examine(settings: Doctor) -> Iterator[Finding]:
             subject: Subject = open_foreign(Path(settings.run), settings.device or "cpu", Path(scratch))
         else:
             model = checkpoint.load(settings.run, settings.device or "cpu")
+            if model.quantization is not None and model.quantization.outliers:
+                say("LLM.int8() rounds activations by what they are read with: examined with activations in full")
+                weights_only(model)
             subject = Subject(model, getattr(model, "tokenizer", None), trained_here(Path(settings.run)), Path(scratch))
         yield from findings(subject, settings.compile)
 

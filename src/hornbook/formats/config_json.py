@@ -12,6 +12,7 @@ from typing import Any
 from hornbook import models
 from hornbook.config import ModelConfig, TransformerConfig
 from hornbook.errors import UserError
+from hornbook.formats.coded import parse_quantization
 from hornbook.formats.huggingface import COMMON, from_hf_config, names
 from hornbook.progress import say
 from hornbook.small_files import read_object
@@ -44,8 +45,7 @@ def parse_config(spelled: Mapping[str, Any], path: str = "config.json") -> Model
     """The config that a JSON object describes, with all its numbers checked; UserErrors begin with `path`."""
     if not isinstance(spelled.get("model_type"), str):
         raise UserError(f"{path} has no model_type, the word that names its family: it is no Hugging Face folder")
-    if spelled.get("quantization_config"):
-        raise UserError(f"{path}: quantised weights of this kind are not read here: take the original or a GGUF file")
+    parse_quantization(spelled, path)
     check_raw(spelled, path)
     try:
         config = from_hf_config(spelled)

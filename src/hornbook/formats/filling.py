@@ -41,10 +41,16 @@ def build_empty(config: ModelConfig, tensors: int | None = None, source: str = "
         raise UserError(f"{source} describes a model that cannot be: {str(error)[:200]}") from None
 
 
-def fill(model: LanguageModel, weights: Mapping[str, Stored], plan: Mapping[str, str]) -> None:
+def fill(
+    model: LanguageModel,
+    weights: Mapping[str, Stored],
+    plan: Mapping[str, str],
+    put: Callable[[str, Tensor], None] | None = None,
+) -> None:
     """Copy stored tensors into `model`, as `match` found them, one at a time; numbers take the model's own format.
 
-    Holds one stored tensor in memory beside the model. UserError for one with NaN, or, but in counted models, infinite.
+    With `put`, they go there under our names, and `model` may be on 'meta'. Holds one stored tensor in memory beside
+    the model. UserError for one with NaN, or, but in counted models, infinite.
     """
 
     def read(name: str) -> Tensor:
@@ -53,7 +59,7 @@ def fill(model: LanguageModel, weights: Mapping[str, Stored], plan: Mapping[str,
         return tensor
 
     with torch.no_grad():
-        import_weights(model, read)
+        import_weights(model, read, put)
 
 
 def match(model: LanguageModel, weights: Mapping[str, Stored]) -> dict[str, str]:

@@ -8,7 +8,7 @@ values in one tensor (GPT-2, GPT-NeoX), norms with a 1 added (Gemma).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from hornbook import machine, models
-from hornbook.config import TransformerConfig
+from hornbook.adapt.quantization import prepare, receiver
+from hornbook.config import Quantization, TransformerConfig
 from hornbook.errors import UserError, unknown
 from hornbook.formats.filling import build_empty, check_finite
 from hornbook.formats.gguf_config import ROPE_FACTORS, check_told, read_config, rope_factors, write_config
@@ -62,12 +63,16 @@ QUANTISATION_VERSION = 2
 
 
 def load_gguf(
-    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    how: Quantization | None = None,
 ) -> LanguageModel:
     """The model in a GGUF file, its numbers in `dtype`, ready to use; its tokeniser is `model.tokenizer`.
 
-    Memory holds the model and one tensor in float32, twice where its rows are rearranged. Raises UserError for a file
-    that is damaged, or that asks for what is not built here.
+    With `how`, its matrices are quantised as they come, whatever the file has them in. Memory holds the model and one
+    tensor in float32, twice where its rows are rearranged. Raises UserError for a file that is damaged, or that asks
+    for what is not built here.
     """
     device = machine.check_device(str(device))
     file = GGUFFile(path)
@@ -84,8 +89,11 @@ def load_gguf(
     tokenizer = read_tokenizer(file.metadata)
     if tokenizer.vocab > config.vocab:
         raise UserError(f"{path} has {tokenizer.vocab} tokens and an embedding of {config.vocab} rows")
+    plain = model
+    if how is not None:
+        model = prepare(build_empty(config).to(dtype), how)
     model = model.to_empty(device=device)
-    fill(model, file)
+    fill(plain, file, receiver(model) if how is not None else None)
     model.tokenizer = tokenizer
     return model.eval()
 
@@ -187,13 +195,13 @@ def stretch_of(file: GGUFFile) -> Tensor | None:
 
 
 @torch.no_grad()
-def fill(model: LanguageModel, file: GGUFFile) -> None:
-    """Copy every tensor in, one at a time. UserError for weights that are no numbers."""
+def fill(model: LanguageModel, file: GGUFFile, put: Callable[[str, Tensor], None] | None = None) -> None:
+    """Copy every tensor in, one at a time, or to `put` by our name. UserError for weights that are no numbers."""
     state = model.state_dict()
     for theirs, ours in stored(model):
         parts = ours_of(theirs, file, model).split([state[name].shape[0] for name in ours])
         for name, part in zip(ours, parts, strict=True):
-            state[name].copy_(part)
+            put(name, part) if put else state[name].copy_(part)
         del parts, part  # before the next is read
 
 

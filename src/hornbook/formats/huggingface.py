@@ -147,18 +147,24 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
     return dict(stored_weights(model))
 
 
-def import_weights(model: LanguageModel, read: Callable[[str], Tensor]) -> None:
-    """Fill `model` from `read`, which gives the stored tensor of a name: one at a time, each freed before the next."""
+def import_weights(
+    model: LanguageModel, read: Callable[[str], Tensor], put: Callable[[str, Tensor], None] | None = None
+) -> None:
+    """Fill `model` from `read`, which gives the stored tensor of a name: one at a time, each freed before the next.
+
+    With `put`, each of our tensors goes there, under our name, instead of into `model`, which may be on 'meta'.
+    """
     state, on_import = model.state_dict(), hook(models.family(model.config.family), "on_import")
     for theirs, ours in weight_names(model):
-        distribute(on_import(theirs, read(theirs), model.config), [state[name] for name in ours])
+        parts = {name: state[name] for name in ours}
+        distribute(on_import(theirs, read(theirs), model.config), parts, put or (lambda name, t: state[name].copy_(t)))
 
 
-def distribute(stored: Tensor, parts: list[Tensor]) -> None:
-    """Copy a tensor into the one of ours that it stands for, or into the several, one after the other."""
-    pieces = stored.split([len(part) for part in parts]) if len(parts) > 1 else (stored,)
-    for part, piece in zip(parts, pieces, strict=True):
-        part.copy_(piece)
+def distribute(stored: Tensor, parts: Mapping[str, Tensor], put: Callable[[str, Tensor], Any]) -> None:
+    """Put a tensor where the one of ours goes that it stands for, or the several, one after the other."""
+    pieces = stored.split([len(part) for part in parts.values()]) if len(parts) > 1 else (stored,)
+    for name, piece in zip(parts, pieces, strict=True):
+        put(name, piece)
 
 
 def hook(family: ModuleType, name: str) -> Callable[[str, Tensor, Any], Tensor]:

@@ -21,6 +21,9 @@ from hornbook.formats.pickles import read_pickle
 from hornbook.small_files import read_object
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+QUANTIZED = "quantized.safetensors"
+"""Where a quantised model of ours has its tensors: under the usual name transformers would overlook that it cannot read
+them, and draw random ones."""
 INDEX = ".index.json"
 SHARD = re.compile(r"[\w][\w.-]{0,200}\.(safetensors|bin)", re.ASCII)
 
@@ -39,14 +42,14 @@ class Stored(NamedTuple):
 
 
 @contextmanager
-def open_weights(folder: Path) -> Iterator[dict[str, Stored]]:
-    """The tensors of a folder by their stored names, readable inside the `with`.
+def open_weights(folder: Path, names: tuple[str, ...] = (SAFETENSORS, PICKLE)) -> Iterator[dict[str, Stored]]:
+    """The tensors of a folder by their stored names, readable inside the `with`; `names` are the files that have them.
 
     UserError where there are none, where a file is damaged or holds more than tensors, and where an index names what
     is not there or lies outside the folder.
     """
     with ExitStack() as files:
-        for name in (SAFETENSORS, PICKLE):
+        for name in names:
             if (folder / name).is_file():
                 yield read_file(within(folder, name), files)
                 return
@@ -54,8 +57,8 @@ def open_weights(folder: Path) -> Iterator[dict[str, Stored]]:
                 yield read_shards(folder, f"{name}{INDEX}", files)
                 return
         raise UserError(
-            f"{folder} holds no weights: it needs {SAFETENSORS} or {PICKLE}, or shards with {SAFETENSORS}{INDEX} or "
-            f"{PICKLE}{INDEX}"
+            f"{folder} holds no weights: it needs {' or '.join(names)}, or shards with "
+            f"{' or '.join(f'{name}{INDEX}' for name in names)}"
         )
 
 
@@ -72,8 +75,9 @@ def read_file(path: Path, files: ExitStack) -> dict[str, Stored]:
 
 def stored(path: Path, file: Any, name: str) -> Stored:
     def read() -> Tensor:
-        try:
-            return file.get_tensor(name)
+        try:  # opened anew: what was read of a file stays in memory for as long as that is open
+            with safe_open(path, framework="pt") as fresh:
+                return fresh.get_tensor(name)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise UserError(f"cannot read the tensor '{name}' in {path}: {error}") from None
 

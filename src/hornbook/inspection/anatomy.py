@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hornbook import models
+from hornbook.adapt.quantization import prepare
 from hornbook.config import Inspect, ModelConfig
 from hornbook.formats.filling import build_empty
-from hornbook.inspection.configs import find_config
+from hornbook.inspection.configs import find_config, find_quantization
 from hornbook.inspection.formula import Formula, formula_of
 from hornbook.inspection.grid import plain
 from hornbook.inspection.names import Name, names_of
@@ -58,8 +59,8 @@ class Anatomy:
 
     @cached_property
     def names(self) -> list[Name]:
-        """The reference's names and shapes beside ours."""
-        return names_of(self.model)
+        """The reference's names and shapes beside ours, in full where the model is quantised."""
+        return names_of(build_empty(self.config))
 
     @property
     def legend(self) -> dict[str, str]:
@@ -87,5 +88,6 @@ def alike(a: ModelConfig, b: ModelConfig) -> bool:
 
 def dissect(settings: Inspect) -> Anatomy:
     """What a named size, a run or a Hugging Face folder is made of. Raises UserError where there is no such thing."""
-    config = find_config(settings.model, settings.vocab)
-    return Anatomy(settings.model, build_empty(config), settings.context or config.context)
+    config, how = find_config(settings.model, settings.vocab), find_quantization(settings.model)
+    model = build_empty(config)
+    return Anatomy(settings.model, prepare(model, how) if how else model, settings.context or config.context)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hornbook import models
-from hornbook.config import ModelConfig, TransformerConfig
+from hornbook.config import ModelConfig, Quantization, TransformerConfig
 from hornbook.errors import UserError
+from hornbook.formats.coded import read_quantization
 from hornbook.formats.config_json import read_config
 from hornbook.text.tokenizer_training import BPE_VOCAB
 
@@ -29,6 +30,12 @@ def find_config(source: str, vocab: int | None = None) -> ModelConfig:
         raise UserError(f"there is no run or model folder '{source}'; a named size is possible too, such as gpt2")
     config = models.find_size(source)
     return config.replace(vocab=vocab or config.vocab or BPE_VOCAB)
+
+
+def find_quantization(source: str) -> Quantization | None:
+    """How the model in a folder is quantised; None where it is not, and for a named size."""
+    path = Path(source).expanduser()
+    return read_quantization(path) if path.is_dir() else None
 
 
 def stand_in(config: ModelConfig, sizes: Mapping[str, int]) -> ModelConfig:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from hornbook import models
+from hornbook.adapt.quantization import described
 from hornbook.inspection.grid import Block, Grid, amount, shaped, sized, wrapped
 from hornbook.inspection.tree import Part
 
@@ -96,9 +97,13 @@ def notes(found: Anatomy) -> list[Block]:
         seen = "of which it sees half on average" if found.model.causal else "all of which it sees"
         row = any(part.path.endswith(".scores") for part in found.parts)
         among = f" in a row of {found.context:,}, {seen}" if row else ""
+        how = found.model.quantization
+        number = "Bytes are those of float32; bfloat16 takes half."
+        if how is not None:
+            number = f"Quantised: {described(how)}; all else float32."
         told = [
             wrapped(
-                f"Bytes are those of float32; bfloat16 takes half. FLOPs are those of reading one token{among}; "
+                f"{number} FLOPs are those of reading one token{among}; "
                 f"training on one takes three times as many: {amount(3 * found.whole.flops)}."
             )
         ]
@@ -130,6 +135,8 @@ def name_rows(name: Name) -> list[tuple[str, ...]]:
 def as_json(found: Anatomy, layers: bool, names: bool) -> dict[str, Any]:
     """The same as one object, every figure exact."""
     told: dict[str, Any] = {"name": found.name, "family": found.config.family, "parameters": found.parameters}
+    if found.model.quantization is not None:
+        told["quantization"] = dataclasses.asdict(found.model.quantization)
     if found.paper[0]:
         told["paper"] = {"states": found.paper[0], "why": found.paper[1]}
     if layers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from hornbook.layers.model import LanguageModel
+from hornbook.layers.stand_in import StandIn
 
 KINDS = {
     "embedding": "embeddings",
@@ -71,6 +73,8 @@ class Walk:
     def module(self, module: nn.Module, path: str, depth: int, copies: int) -> list[Part]:
         """The row of a module and of all that it holds; nothing where that has no tensors."""
         own, name = own_tensors(module), type(module).__name__
+        if isinstance(module, StandIn):
+            return [self.stand_in(module, own, path, depth, copies)]
         if own and not list(module.children()):
             return [self.leaf(own, path, name, depth, copies, looked_up=isinstance(module, nn.Embedding))]
         held = list(self.inside(module, f"{path}.", depth + 1, copies))
@@ -106,6 +110,21 @@ class Walk:
             tied_to=tied_to,
         )
 
+    def stand_in(self, module: StandIn, own: dict[str, Tensor], path: str, depth: int, copies: int) -> Part:
+        """The row of a matrix that is kept in another form: shape and parameters in full, bytes as they are kept."""
+        matrix, others = (module.rows, module.columns), [t for t in own.values() if isinstance(t, nn.Parameter)]
+        return Part(
+            path=path,
+            module=type(module).__name__,
+            depth=depth,
+            copies=copies,
+            shapes=(matrix, *(tuple(tensor.shape) for tensor in others)),
+            parameters=copies * (math.prod(matrix) + sum(tensor.numel() for tensor in others)),
+            bytes=copies * sum(tensor.nbytes for tensor in own.values()),
+            flops=0 if module.looked_up else 2 * copies * math.prod(matrix),
+            kind=kind_of(path),
+        )
+
     def is_parameter(self, tensor: Tensor) -> bool:
         """What gradients change; in a counted model the numbers that counting gives."""
         return isinstance(tensor, nn.Parameter) or (self.counted and tensor.is_floating_point())
@@ -121,9 +140,9 @@ def parts_of(model: LanguageModel, context: int) -> list[Part]:
     walk = Walk(model.counted, beyond // 3 // max(1, attentions))  # a third of training is the forward pass
     parts = list(walk.inside(model, "", 0, 1))
     if model.tied and not any(part.path == "output" for part in parts):
-        table = model.get_parameter("embedding.weight")
-        shapes = (tuple(table.shape),)
-        parts.append(Part("output", "", 0, 1, shapes, flops=2 * table.numel(), kind="head", tied_to="embedding"))
+        shape = next(part.shapes[0] for part in parts if part.path == "embedding")
+        flops = 2 * math.prod(shape)
+        parts.append(Part("output", "", 0, 1, (shape,), flops=flops, kind="head", tied_to="embedding"))
     return parts
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from hornbook.config import ModelConfig
+from hornbook.config import ModelConfig, Quantization
 from hornbook.layers.cross_entropy import linear_cross_entropy
+from hornbook.layers.stand_in import StandIn
 from hornbook.text.tokenizers import Tokenizer
 
 
@@ -23,6 +24,15 @@ class Cache(Protocol):
 
     def rewind(self, lengths: Tensor) -> None:
         """Forget all but the first lengths[b] tokens of every row b."""
+
+    def join(self, other: Self) -> None:
+        """Take the rows of another cache of the same model behind these; make room where there is too little."""
+
+    def reserve(self, length: int) -> None:
+        """Make room for rows of `length` tokens, where there is less."""
+
+    def copy(self, row: int) -> Self:
+        """One row as a cache of its own, which shares no memory with this one."""
 
     @property
     def bytes(self) -> int:
@@ -43,6 +53,11 @@ class LanguageModel(nn.Module):
     """False for an encoder, which sees both sides and so has no next-token probability."""
     counted = False
     """True where `fit(tokens)` takes the place of gradient steps."""
+    quantization: Quantization | None = None
+    """How its matrices are kept in few bits, where they are (`adapt/`)."""
+    embedding: Any
+    output: Any
+    """Neural models: the token embedding, and the head's last matrix, None where that is the embedding."""
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """tokens (B,T) int64 -> (B,T,D)."""
@@ -53,13 +68,27 @@ class LanguageModel(nn.Module):
         return hidden
 
     @property
+    def readout(self) -> Any:
+        """Whose `weight` (V,E) is the head's last matrix."""
+        return self.embedding if self.output is None else self.output
+
+    @property
+    def readout_bias(self) -> Tensor | None:
+        """The head's bias (V,), if any."""
+        return None
+
+    @property
     def unembedding(self) -> tuple[Tensor, Tensor | None]:
         """The head's last matrix (V,E) and its bias (V,), if any."""
-        raise NotImplementedError
+        return self.readout.weight, self.readout_bias
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., D) -> logits (..., V)."""
-        return nn.functional.linear(self.features(hidden), *self.unembedding)
+        features, matrix = self.features(hidden), self.readout
+        if not isinstance(matrix, StandIn):
+            return nn.functional.linear(features, *self.unembedding)
+        logits, bias = matrix.multiply(features), self.readout_bias
+        return logits if bias is None else logits + bias.to(logits.dtype)
 
     def make_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows of at most `length` tokens."""
@@ -103,8 +132,10 @@ class LanguageModel(nn.Module):
         6 for each weight of a matrix that is multiplied with (Kaplan et al. 2020, section 2.1): embedding tables are
         only looked up, a tied head counts. Attention adds its own part where there is one.
         """
+        held = {name: m.rows * m.columns for name, m in self.named_modules() if isinstance(m, StandIn)}
         tables = {name: m.weight.numel() for name, m in self.named_modules() if isinstance(m, nn.Embedding)}
-        matrices = sum(p.numel() for p in self.parameters() if p.ndim >= 2) - sum(tables.values())
+        tables |= {name: numbers for name, numbers in held.items() if self.get_submodule(name).looked_up}
+        matrices = sum(p.numel() for p in self.parameters() if p.ndim >= 2) + sum(held.values()) - sum(tables.values())
         return 6 * (matrices + (tables["embedding"] if self.tied else 0))
 
     @property
@@ -116,6 +147,12 @@ class LanguageModel(nn.Module):
         """Learn from tokens (N,), any integer type, by counting them. Only where `counted`."""
         raise NotImplementedError
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights, or counts, are."""
+        return next(iter(self.state_dict().values())).device
+
     def parameter_count(self) -> int:
         """Numbers that the model holds, shared tensors counted once."""
-        return sum(p.numel() for p in self.parameters())
+        held = sum(module.rows * module.columns for module in self.modules() if isinstance(module, StandIn))
+        return held + sum(p.numel() for p in self.parameters())

@@ -79,13 +79,9 @@ class Transformer(LanguageModel):
     def features(self, hidden: Tensor) -> Tensor:
         return hidden if self.project_out is None else self.project_out(hidden)
 
-    @property
-    def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        return (self.embedding.weight if self.output is None else self.output.weight), None
-
     def make_cache(self, batch: int, length: int) -> KeyValueCache:
-        c, weight = self.config.resolved(), self.embedding.weight
-        return KeyValueCache(c.layers, batch, c.kv_heads, length, c.head_dim, weight.device, weight.dtype)
+        c, like = self.config.resolved(), next(self.parameters())
+        return KeyValueCache(c.layers, batch, c.kv_heads, length, c.head_dim, like.device, like.dtype)
 
     def flops_per_token(self, context: int) -> int:
         """Matrices, and 12 H K a layer for scores and mixing with each position seen (a causal mask shows half)."""

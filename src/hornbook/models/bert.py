@@ -72,8 +72,8 @@ class Bert(Transformer):
         return self.transform_norm(F.gelu(self.transform(hidden)))
 
     @property
-    def unembedding(self) -> tuple[Tensor, Tensor | None]:
-        return self.embedding.weight, self.output_bias
+    def readout_bias(self) -> Tensor:
+        return self.output_bias
 
 
 Model = Bert
