@@ -20,7 +20,8 @@ SIZES = {
     "hornbook-small": size(256, 6, 4, 2, 1024, 256),
 }
 
-RECIPE = llama.RECIPE
+RECIPE = llama.RECIPE | {"lr": 0.008}
+"""Trials: docs/log.md."""
 
 HF = {"model_type": "hornbook_transformer", "architectures": ["HornbookTransformerForCausalLM"]}
 
