@@ -1,0 +1,77 @@
+"""What a request says -> token ids, within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hornbook.errors import UserError
+from hornbook.generation.stream import prompt_ids
+from hornbook.serving.refusals import Refusal, invalid
+from hornbook.serving.requests import ChatRequest, CompletionRequest
+from hornbook.serving.site import Served, Site
+from hornbook.text.chat import chat_ids
+
+TOO_LONG = "context_length_exceeded"
+
+
+class Prompt(NamedTuple):
+    ids: list[int]
+    text: str
+    """As `echo` gives it back."""
+
+
+async def elsewhere(site: Site, function: Callable[[], list[Prompt]]) -> list[Prompt]:
+    """Run in a thread of its own; a UserError becomes a refusal."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(site.pool, function)
+    except UserError as error:
+        raise invalid(str(error)) from None
+
+
+async def completion_prompts(site: Site, served: Served, asked: CompletionRequest) -> list[Prompt]:
+    return await elsewhere(site, lambda: [read(served, text) for text in asked.texts])
+
+
+def read(served: Served, said: str | list[int]) -> Prompt:
+    model = served.model
+    if isinstance(said, str):
+        return Prompt(prompt_ids(model, said), said)
+    strange = next((token for token in said if token >= model.config.vocab), None)
+    if strange is not None:
+        raise UserError(f"token id {strange}: the vocabulary has 0 to {model.config.vocab - 1}")
+    return Prompt(said, model.tokenizer.decode(said))
+
+
+async def chat_prompt(site: Site, served: Served, asked: ChatRequest) -> list[Prompt]:
+    if not served.chat:
+        raise invalid(
+            f"{served.name} has no chat template: it continues texts, it was not taught to converse. "
+            "Use /v1/completions",
+            "model",
+            "no_chat_template",
+        )
+    messages = [said.message for said in asked.messages]
+    return await elsewhere(site, lambda: [Prompt(chat_ids(served.model.tokenizer, messages), "")])
+
+
+def new_tokens(site: Site, served: Served, prompts: list[Prompt], wanted: int | None) -> int:
+    """How many new tokens an answer may have; None wants what the context has. Refusal for more than there may be."""
+    limits, longest = site.settings, max(len(prompt.ids) for prompt in prompts)
+    if not all(prompt.ids for prompt in prompts):
+        raise invalid("the prompt is empty, and this model has no token that opens a text", "prompt")
+    if limits.max_prompt is not None and longest > limits.max_prompt:
+        raise too_long(f"the prompt has {longest} tokens; this server takes {limits.max_prompt}")
+    most = served.context if limits.max_tokens is None else limits.max_tokens
+    room = served.context - longest
+    if wanted is not None and wanted > most:
+        raise invalid(f"{wanted} new tokens: this server gives at most {most}", "max_tokens")
+    if room < (1 if wanted is None else wanted):
+        asked = "" if wanted is None else f" and {wanted} new ones"
+        raise too_long(f"{longest} tokens of prompt{asked} do not fit into the context of {served.context}")
+    return min(room, most) if wanted is None else wanted
+
+
+def too_long(message: str) -> Refusal:
+    return invalid(message, "prompt", TOO_LONG)
