@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import EOS, VOCAB, tiny_model
+from helpers import EOS, VOCAB, tiny_config, tiny_model
 from hornbook import models
 from hornbook.config import Generate, Sampling
 from hornbook.errors import UserError
@@ -20,6 +20,7 @@ from hornbook.generation.engine import Engine, compacted
 from hornbook.generation.prefixes import Prefixes, common
 from hornbook.generation.prompt_file import answer_file
 from hornbook.generation.stream import prompt_ids, stream_tokens
+from hornbook.generation.swift import quicken
 from hornbook.generation.text_stream import TextStream, begun
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizer_training import train_tokenizer
@@ -61,6 +62,18 @@ def test_every_way_of_computing_gives_the_plain_loops_tokens(family: str, settin
     for way in WAYS.values():
         engine = engine_of(model, way)
         answers = [engine.submit(Request(p, 60, sampling, slide=True)) for p in PROMPTS]
+        assert finished(engine, answers) == wanted, way
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_compiled_kernels_give_the_plain_loops_tokens(family: str) -> None:
+    wide: dict[str, Any] = {"dim": 64} if hasattr(tiny_config(family), "heads") else {}  # heads of 16, as kernels need
+    wanted = [list(stream_tokens(tiny_model(family, **wide), p, 60, seed=4)) for p in PROMPTS]
+    model = tiny_model(family, **wide)
+    quicken(model)
+    for way in WAYS.values():
+        engine = engine_of(model, way)
+        answers = [engine.submit(Request(p, 60, Sampling(seed=4), slide=True)) for p in PROMPTS]
         assert finished(engine, answers) == wanted, way
 
 

@@ -1,8 +1,8 @@
 """Continuous batching (Yu et al. 2022, Orca): requests join and leave at every step, one token a step for all that run.
 
 A request waits until there is room, reads its prompt in chunks (one a step, so that nobody else waits for long), and
-then shares each pass through the model with all others. `step` is all that has to be called, always by one thread;
-`submit` and `Answer.cancelled` may come from any.
+then shares each pass through the model with all others. One thread submits and steps; `Answer.cancelled` may be set by
+any.
 """
 
 from __future__ import annotations

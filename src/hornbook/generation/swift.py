@@ -11,6 +11,7 @@ from hornbook.adapt.products import product
 from hornbook.adapt.quantized import Quantized
 from hornbook.checkpoint import load
 from hornbook.config import Chat, Generate
+from hornbook.layers.attention import Attention, Where
 from hornbook.layers.model import LanguageModel
 
 FEW = 8
@@ -32,6 +33,8 @@ def quicken(model: LanguageModel) -> None:
     for module in model.modules():
         if isinstance(module, Quantized) and module.product is product and module.scheme.kind != "nf4":
             module.product = Coded(module)
+        elif isinstance(module, Attention):
+            module.step = AttentionStep(getattr(model.config, "window", None))
         elif type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
             module.forward = Dense(module.weight, module.bias)  # type: ignore[method-assign]
     if model.counted:
@@ -39,6 +42,21 @@ def quicken(model: LanguageModel) -> None:
     if not isinstance(model.readout, Quantized) and model.unembedding[0].dtype == torch.bfloat16:
         head, features = Dense(*model.unembedding), model.features
         model.head = lambda hidden: head(features(hidden))  # type: ignore[method-assign]
+
+
+class AttentionStep:
+    """Attention of one new token in each row, written to the cache and computed in one go."""
+
+    def __init__(self, window: int | None) -> None:
+        self.window = window
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, where: Where, layer: int) -> Tensor | None:
+        cache, slots = where.cache, where.slots
+        assert cache is not None
+        assert slots is not None
+        if torch.is_grad_enabled() or not kernels.attends(query, cache.keys):
+            return None
+        return kernels.attend(query, key, value, cache.keys[layer], cache.values[layer], slots, self.window)
 
 
 class Dense:

@@ -44,7 +44,7 @@ def library() -> Any:
     try:
         if not path.exists():
             with written_aside(path) as aside:
-                command = [compiler, *FLAGS, *native, str(SOURCE), "-o", str(aside)]
+                command = [compiler, *FLAGS, *native, str(SOURCE), "-o", str(aside), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
         return declared(ctypes.CDLL(str(path)))
     except (OSError, subprocess.SubprocessError) as error:
@@ -70,7 +70,9 @@ def declared(found: Any) -> Any:
     ends = [pointer, pointer, flag, number]  # x, y, their kind, rows of x
     found.hornbook_plain.argtypes = [pointer, pointer, flag, number, number, *ends]
     found.hornbook_coded.argtypes = [pointer, pointer, pointer, flag, number, number, number, *ends]
-    found.hornbook_plain.restype = found.hornbook_coded.restype = flag
+    found.hornbook_attend.argtypes = [*[pointer] * 7, flag, *[number] * 6]
+    for function in (found.hornbook_plain, found.hornbook_coded, found.hornbook_attend):
+        function.restype = flag
     return found
 
 
@@ -131,6 +133,36 @@ def multiply_coded(x: Tensor, matrix: Interleaved) -> Tensor:
     given = (m.codes.data_ptr(), m.scales.data_ptr(), low, m.bits, m.rows, width, width // m.scales.shape[1])
     finish(library().hornbook_coded(*given, *between(x, y, width)))
     return y
+
+
+def attends(query: Tensor, keys: Tensor) -> bool:
+    """Whether `attend` can do it: query (B,H,T,K), keys (rows,G,slots,K) of one number format, on a CPU."""
+    return (
+        query.shape[2] == 1
+        and query.device.type == "cpu"
+        and query.dtype == keys.dtype
+        and query.dtype in KINDS
+        and query.shape[3] % 16 == 0
+        and query.shape[3] <= 256
+        and library() is not None
+    )
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor, window: int | None
+) -> Tensor:
+    """Attention of the one new token of each row: query (B,H,1,K), key and value (B,G,1,K) -> (B,H,1,K).
+
+    Key and value go to slots[b] of row b of the cache, keys and values (rows,G,slots,K), first; rows beyond B are left
+    alone. The token sees that slot and all before it, or the last `window` of these.
+    """
+    query, key, value, slots = query.contiguous(), key.contiguous(), value.contiguous(), slots.contiguous()
+    mixed = torch.empty_like(query)
+    given = (x.data_ptr() for x in (query, key, value, keys, values, mixed, slots))
+    rows, heads, _, width = query.shape
+    sizes = (KINDS[query.dtype], rows, heads, key.shape[1], width, keys.shape[2], window or 0)
+    finish(library().hornbook_attend(*given, *sizes))
+    return mixed
 
 
 def between(x: Tensor, y: Tensor, width: int) -> tuple[int, int, int, int]:

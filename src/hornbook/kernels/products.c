@@ -4,6 +4,7 @@
    float32. x and y are float32 (kind 0) or bfloat16 (kind 1); the width of a matrix and of its groups are multiples
    of 32. There are two functions: for matrices as torch has them, and for codes of 4 or 8 bits, 16 rows interleaved. */
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +23,14 @@ typedef uint8_t codes __attribute__((vector_size(16)));
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH _Pragma("GCC unroll 8")
-#define TALL 2 /* rows of W (or blocks of 16), and rows of x, that are multiplied in one go: sums stay in registers */
-#define WIDE 4
-#define STRETCH 32 /* rows of W that a thread takes at a time; they stay in its cache while all rows of x pass */
+#define WIDE 4 /* rows of x that are multiplied in one go, so that sums stay in registers */
+#ifndef STREAMS
+#define STREAMS 4 /* rows of W that are read at the same time, far apart: memory answers to several questions at once */
+#endif
+#ifndef TALL
+#define TALL 2 /* blocks of 16 rows, likewise */
+#endif
+#define DEEP 16 /* vectors of 16 in the widest head */
 #ifndef AHEAD
 #define AHEAD 8192 /* bytes by which memory is asked for before a weight is needed */
 #endif
@@ -85,16 +91,22 @@ INLINE float total(numbers v) { /* by halves: sixteen sums one after the other w
     return (left[0] + left[1]) + (left[2] + left[3]);
 }
 
-/* x as float32 at the beginning of a line of the cache, and room for y; 0 where there is no memory. */
+/* x at the beginning of a line of the cache, as float32 or, `paired`, as bfloat16; and room for y. */
 typedef struct {
     float *room, *x, *y, *sums;
+    uint16_t *pairs;
 } Work;
 
-static int begin(Work *w, const void *x, void *y, int32_t kind, int64_t batch, int64_t width, int64_t rows, int64_t group) {
+static int begin( /* 0 where there is no memory */
+    Work *w, const void *x, void *y, int32_t kind, int paired, int64_t batch, int64_t width, int64_t rows,
+    int64_t group) {
     const int64_t copied = batch * width, made = kind ? batch * rows : 0, summed = group ? batch * width / group : 0;
     if (posix_memalign((void **)&w->room, 64, (copied + made + summed) * sizeof(float))) return 0;
     w->x = w->room, w->y = kind ? w->room + copied : (float *)y, w->sums = w->room + copied + made;
-    if (kind)
+    w->pairs = (uint16_t *)w->room;
+    if (paired)
+        memcpy(w->pairs, x, copied * sizeof(uint16_t));
+    else if (kind)
         for (int64_t i = 0; i < copied; i++) w->x[i] = widened(((const uint16_t *)x)[i]);
     else
         memcpy(w->x, x, copied * sizeof(float));
@@ -122,64 +134,93 @@ static void end(Work *w, void *y, int32_t kind, int64_t count) {
 
 /* ---- rows one after the other, in float32 or bfloat16 ---- */
 
+typedef struct {
+    const void *weights;
+    const float *bias;
+    int64_t rows, width;
+} Plain;
+
+enum { NARROW, FULL, PAIRED }; /* bfloat16 times float32, float32 times float32, bfloat16 times bfloat16 */
+
+#ifdef __AVX512BF16__ /* pairs of bfloat16 are multiplied and summed in float32 by one instruction */
+#define CAN_PAIR 1
+INLINE numbers add_pairs(numbers sum, const uint16_t *w, const uint16_t *x) {
+    return (numbers)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_loadu_si512(w), (__m512bh)_mm512_loadu_si512(x));
+}
+#else
+#define CAN_PAIR 0
+INLINE numbers add_pairs(numbers sum, const uint16_t *w, const uint16_t *x) {
+    sum += load_bfloat16(w) * load_bfloat16(x);
+    return sum + load_bfloat16(w + 16) * load_bfloat16(x + 16);
+}
+#endif
+
+/* `height` rows, `row`, `row` + `apart`, ..., with `count` rows of x from `b` on; `form`, `height` and `count` are
+   constants wherever this is drawn in. */
 INLINE void plain_rows(
-    const void *w, int32_t wide, int64_t width, int64_t rows, int64_t row, const int height, const float *x, const float *bias,
-    float *y, const int count) {
-    numbers one[TALL][WIDE] = {{{0}}}, other[TALL][WIDE] = {{{0}}};
-    for (int64_t k = 0; k < width; k += 32)
+    const Plain *m, const int form, int64_t row, int64_t apart, const int height, const Work *work, int64_t b,
+    const int count) {
+    const float *x = work->x + b * m->width;
+    const uint16_t *pairs = work->pairs + b * m->width;
+    float *y = work->y + b * m->rows;
+    numbers found[STREAMS][WIDE] = {{{0}}};
+    for (int64_t k = 0; k < m->width; k += 32)
         EACH for (int h = 0; h < height; h++) {
-            const int64_t at = (row + h) * width + k;
-            numbers first, second;
-            if (wide) {
-                const float *from = (const float *)w + at;
-                __builtin_prefetch((const char *)from + AHEAD), __builtin_prefetch((const char *)from + AHEAD + 64);
-                first = load(from), second = load(from + 16);
-            } else {
-                const uint16_t *from = (const uint16_t *)w + at;
-                __builtin_prefetch((const char *)from + AHEAD);
-                first = load_bfloat16(from), second = load_bfloat16(from + 16);
+            const int64_t at = (row + h * apart) * m->width + k;
+            const float *full = (const float *)m->weights + at;
+            const uint16_t *narrow = (const uint16_t *)m->weights + at;
+            __builtin_prefetch((form == FULL ? (const char *)full : (const char *)narrow) + AHEAD);
+            if (form == FULL) __builtin_prefetch((const char *)full + AHEAD + 64);
+            if (form == PAIRED) {
+                EACH for (int i = 0; i < count; i++)
+                    found[h][i] = add_pairs(found[h][i], narrow, pairs + i * m->width + k);
+                continue;
             }
-            EACH for (int b = 0; b < count; b++) {
-                one[h][b] += first * load(x + b * width + k);
-                other[h][b] += second * load(x + b * width + k + 16);
+            const numbers first = form == FULL ? load(full) : load_bfloat16(narrow);
+            const numbers second = form == FULL ? load(full + 16) : load_bfloat16(narrow + 16);
+            EACH for (int i = 0; i < count; i++) {
+                found[h][i] += first * load(x + i * m->width + k);
+                found[h][i] += second * load(x + i * m->width + k + 16);
             }
         }
     EACH for (int h = 0; h < height; h++)
-        EACH for (int b = 0; b < count; b++)
-            y[b * rows + row + h] = total(one[h][b] + other[h][b]) + (bias ? bias[row + h] : 0);
+        EACH for (int i = 0; i < count; i++) {
+            const int64_t at = row + h * apart;
+            y[i * m->rows + at] = total(found[h][i]) + (m->bias ? m->bias[at] : 0);
+        }
 }
 
-static void plain_stretch(
-    const void *w, int32_t wide, int64_t width, int64_t rows, int64_t from, int64_t to, const float *x, const float *bias,
-    float *y, int64_t batch) {
+/* The same rows with all rows of x, WIDE at a time. */
+INLINE void plain_batch(
+    const Plain *m, const int form, int64_t row, int64_t apart, const int height, const Work *work, int64_t batch) {
     for (int64_t b = 0; b < batch; b += WIDE) {
-        const int count = batch - b < WIDE ? batch - b : WIDE;
-        int64_t row = from;
-#define CALL(n) \
-    do { \
-        if (wide) { \
-            for (; row + TALL <= to; row += TALL) plain_rows(w, 1, width, rows, row, TALL, x + b * width, bias, y + b * rows, n); \
-            for (; row < to; row++) plain_rows(w, 1, width, rows, row, 1, x + b * width, bias, y + b * rows, n); \
-        } else { \
-            for (; row + TALL <= to; row += TALL) plain_rows(w, 0, width, rows, row, TALL, x + b * width, bias, y + b * rows, n); \
-            for (; row < to; row++) plain_rows(w, 0, width, rows, row, 1, x + b * width, bias, y + b * rows, n); \
-        } \
-    } while (0)
+        const int64_t count = batch - b;
+#define CALL(n) plain_rows(m, form, row, apart, height, work, b, n)
         COUNTS(CALL)
 #undef CALL
     }
 }
 
+#define IN_FORM(row, apart, height) \
+    switch (form) { \
+        case NARROW: plain_batch(&m, NARROW, row, apart, height, &work, batch); break; \
+        case FULL: plain_batch(&m, FULL, row, apart, height, &work, batch); break; \
+        case PAIRED: plain_batch(&m, PAIRED, row, apart, height, &work, batch); \
+    }
+
 /* weights (rows, width): float32 where `wide`, else bfloat16; bias (rows,) float32 or none; x (batch, width),
    y (batch, rows). Returns 0, or 1 where there is no memory. */
 int32_t hornbook_plain(
-    const void *weights, const float *bias, int32_t wide, int64_t rows, int64_t width, const void *x, void *y, int32_t kind,
-    int64_t batch) {
+    const void *weights, const float *bias, int32_t wide, int64_t rows, int64_t width, const void *x, void *y,
+    int32_t kind, int64_t batch) {
+    const Plain m = {weights, bias, rows, width};
+    const int64_t apart = rows / STREAMS;
+    const int form = wide ? FULL : kind && CAN_PAIR ? PAIRED : NARROW;
     Work work;
-    if (!begin(&work, x, y, kind, batch, width, rows, 0)) return 1;
+    if (!begin(&work, x, y, kind, form == PAIRED, batch, width, rows, 0)) return 1;
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row += STRETCH)
-        plain_stretch(weights, wide, width, rows, row, row + STRETCH < rows ? row + STRETCH : rows, work.x, bias, work.y, batch);
+    for (int64_t row = 0; row < apart; row++) IN_FORM(row, apart, STREAMS)
+    for (int64_t row = apart * STREAMS; row < rows; row++) IN_FORM(row, 0, 1)
     end(&work, y, kind, batch * rows);
     return 0;
 }
@@ -193,14 +234,15 @@ typedef struct {
 } Coded;
 
 INLINE void coded_blocks(
-    const Coded *m, const int bits, int64_t block, const int height, const float *x, const float *sums, float *y, const int count) {
+    const Coded *m, const int bits, int64_t block, int64_t apart, const int height, const float *x, const float *sums,
+    float *y, const int count) {
     const int64_t groups = m->width / m->group, step = bits == 8 ? 16 : 8; /* bytes of a column of a block */
     numbers found[TALL][WIDE] = {{{0}}};
     for (int64_t g = 0; g < groups; g++) {
         numbers one[TALL][WIDE] = {{{0}}}, other[TALL][WIDE] = {{{0}}};
         for (int64_t k = g * m->group; k < (g + 1) * m->group; k += 2)
             EACH for (int h = 0; h < height; h++) {
-                const uint8_t *from = m->codes + ((block + h) * m->width + k) * step;
+                const uint8_t *from = m->codes + ((block + h * apart) * m->width + k) * step;
                 numbers first, second;
                 codes low, high;
                 memcpy(&low, from, 16);
@@ -217,7 +259,7 @@ INLINE void coded_blocks(
                 }
             }
         EACH for (int h = 0; h < height; h++) {
-            const int64_t place = ((block + h) * groups + g) * 16;
+            const int64_t place = ((block + h * apart) * groups + g) * 16;
             const numbers scale = load_float16(m->scales + place);
             const numbers shift = m->minimums ? load_float16(m->minimums + place) : -8 * scale;
             EACH for (int b = 0; b < count; b++) {
@@ -227,7 +269,7 @@ INLINE void coded_blocks(
         }
     }
     EACH for (int h = 0; h < height; h++) {
-        const int64_t row = (block + h) * 16, some = m->rows - row < 16 ? m->rows - row : 16;
+        const int64_t row = (block + h * apart) * 16, some = m->rows - row < 16 ? m->rows - row : 16;
         EACH for (int b = 0; b < count; b++) {
             const numbers sum = found[h][b];
             memcpy(y + b * m->rows + row, &sum, some * sizeof(float));
@@ -235,36 +277,118 @@ INLINE void coded_blocks(
     }
 }
 
-static void coded_stretch(
-    const Coded *m, int32_t bits, int64_t from, int64_t to, const float *x, const float *sums, float *y, int64_t batch) {
-    const int64_t groups = m->width / m->group;
+INLINE void coded_batch(
+    const Coded *m, const int bits, int64_t block, int64_t apart, const int height, const Work *work, int64_t batch) {
     for (int64_t b = 0; b < batch; b += WIDE) {
-        const int count = batch - b < WIDE ? batch - b : WIDE;
-        int64_t block = from;
-#define BLOCKS(bits, n) \
-    for (; block + TALL <= to; block += TALL) \
-        coded_blocks(m, bits, block, TALL, x + b * m->width, sums + b * groups, y + b * m->rows, n); \
-    for (; block < to; block++) coded_blocks(m, bits, block, 1, x + b * m->width, sums + b * groups, y + b * m->rows, n);
-#define CALL(n) \
-    do { \
-        if (bits == 8) { BLOCKS(8, n) } else { BLOCKS(4, n) } \
-    } while (0)
+        const int64_t count = batch - b;
+        const float *sums = work->sums + b * m->width / m->group;
+#define CALL(n) coded_blocks(m, bits, block, apart, height, work->x + b * m->width, sums, work->y + b * m->rows, n)
         COUNTS(CALL)
+#undef CALL
     }
 }
 
 /* As above, with codes of 8 bits (signed, number = scale * code) or 4 (number = minimum + scale * code, or without
    minimums scale * (code - 8)); rows are filled up to a multiple of 16. */
 int32_t hornbook_coded(
-    const void *codes, const void *scales, const void *minimums, int32_t bits, int64_t rows, int64_t width, int64_t group,
-    const void *x, void *y, int32_t kind, int64_t batch) {
+    const void *codes, const void *scales, const void *minimums, int32_t bits, int64_t rows, int64_t width,
+    int64_t group, const void *x, void *y, int32_t kind, int64_t batch) {
     const Coded m = {codes, scales, minimums, rows, width, group};
-    const int64_t blocks = (rows + 15) / 16, piece = STRETCH / 16;
+    const int64_t blocks = (rows + 15) / 16, apart = blocks / TALL;
     Work work;
-    if (!begin(&work, x, y, kind, batch, width, rows, group)) return 1;
+    if (!begin(&work, x, y, kind, 0, batch, width, rows, group)) return 1;
 #pragma omp parallel for schedule(static)
-    for (int64_t block = 0; block < blocks; block += piece)
-        coded_stretch(&m, bits, block, block + piece < blocks ? block + piece : blocks, work.x, work.sums, work.y, batch);
+    for (int64_t block = 0; block < apart; block++)
+        if (bits == 8)
+            coded_batch(&m, 8, block, apart, TALL, &work, batch);
+        else
+            coded_batch(&m, 4, block, apart, TALL, &work, batch);
+    for (int64_t block = apart * TALL; block < blocks; block++)
+        if (bits == 8)
+            coded_batch(&m, 8, block, 0, 1, &work, batch);
+        else
+            coded_batch(&m, 4, block, 0, 1, &work, batch);
     end(&work, y, kind, batch * rows);
     return 0;
+}
+
+/* ---- attention of one new token in each row to what its row of the cache holds ---- */
+
+INLINE numbers load_kind(const void *from, const int wide) {
+    return wide ? load((const float *)from) : load_bfloat16((const uint16_t *)from);
+}
+
+typedef struct {
+    const char *query;
+    char *keys, *values, *out;
+    int64_t heads, groups, width, slots;
+} Heads;
+
+/* One head of one row: softmax(q K^T / sqrt(width)) V over `count` slots from `first` on (Vaswani et al. 2017) */
+INLINE void attend(
+    const Heads *m, const int wide, int64_t row, int64_t head, int64_t first, int64_t count, float *scores) {
+    const int64_t size = wide ? 4 : 2, bytes = m->width * size;
+    const int64_t block = (row * m->groups + head / (m->heads / m->groups)) * m->slots + first;
+    const char *query = m->query + (row * m->heads + head) * bytes;
+    const char *keys = m->keys + block * bytes, *values = m->values + block * bytes;
+    numbers q[DEEP], found[DEEP] = {{0}};
+    const int64_t parts = m->width / 16;
+    const float scale = 1 / sqrtf(m->width);
+    float most = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < parts; i++) q[i] = load_kind(query + i * 16 * size, wide) * scale;
+    for (int64_t s = 0; s < count; s++) {
+        numbers score = {0};
+        for (int64_t i = 0; i < parts; i++) score += q[i] * load_kind(keys + s * bytes + i * 16 * size, wide);
+        scores[s] = total(score);
+        most = scores[s] > most ? scores[s] : most;
+    }
+    for (int64_t s = 0; s < count; s++) {
+        const float weight = expf(scores[s] - most);
+        sum += weight;
+        for (int64_t i = 0; i < parts; i++) found[i] += weight * load_kind(values + s * bytes + i * 16 * size, wide);
+    }
+    for (int64_t i = 0; i < parts; i++) {
+        const numbers mixed = found[i] / sum;
+        char *to = m->out + (row * m->heads + head) * bytes + i * 16 * size;
+        if (wide)
+            memcpy(to, &mixed, 64);
+        else
+            for (int j = 0; j < 16; j++) ((uint16_t *)to)[j] = narrowed(mixed[j]);
+    }
+}
+
+/* query (rows, heads, width), key and value (rows, groups, width) of the new token, which are first written to slot
+   at[row] of keys and values (rows, groups, slots, width); out as query. All float32 (kind 0) or bfloat16 (1); width a
+   multiple of 16, at most 256. A row sees its last `window` slots, or all where that is 0. */
+int32_t hornbook_attend(
+    const void *query, const void *key, const void *value, void *keys, void *values, void *out, const int64_t *at,
+    int32_t kind, int64_t rows, int64_t heads, int64_t groups, int64_t width, int64_t slots, int64_t window) {
+    const Heads m = {query, keys, values, out, heads, groups, width, slots};
+    const int64_t bytes = width * (kind ? 2 : 4);
+    int64_t longest = 0, failed = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        longest = at[row] + 1 > longest ? at[row] + 1 : longest;
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t to = ((row * groups + g) * slots + at[row]) * bytes, from = (row * groups + g) * bytes;
+            memcpy((char *)keys + to, (const char *)key + from, bytes);
+            memcpy((char *)values + to, (const char *)value + from, bytes);
+        }
+    }
+#pragma omp parallel if (rows * heads * longest * width > 200000) reduction(| : failed)
+    {
+        float *scores = malloc(longest * sizeof(float));
+        failed |= !scores;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows * heads; i++) {
+            const int64_t row = i / heads, seen = at[row] + 1;
+            const int64_t count = window && window < seen ? window : seen;
+            if (!scores) continue;
+            if (kind)
+                attend(&m, 0, row, i % heads, seen - count, count, scores);
+            else
+                attend(&m, 1, row, i % heads, seen - count, count, scores);
+        }
+        free(scores);
+    }
+    return failed != 0;
 }

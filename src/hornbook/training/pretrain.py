@@ -14,6 +14,7 @@ import torch
 from hornbook import machine, models
 from hornbook.atomic import write_json
 from hornbook.config import Train
+from hornbook.data.batches import Batches
 from hornbook.data.shards import Shard, open_split
 from hornbook.errors import UserError
 from hornbook.evaluation.choices import require_tasks
@@ -85,6 +86,8 @@ def prepare(settings: Train) -> tuple[Corpus, dict[str, Shard], LanguageModel]:
     model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
     check_parts(settings)
+    if not model.counted:
+        Batches(shards["train"], 1, config.context, settings.seed)  # a text that is too short says so
     require_tasks(settings.tasks)
     return corpus, shards, model
 
