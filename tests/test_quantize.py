@@ -185,7 +185,7 @@ def test_the_parts_are_as_laid_out_and_stand_for_every_number(
     assert module.weight.shape == weight.shape
     spans = by_group(F.pad(weight, (0, -columns % 32)), 32).abs().amax()
     assert float((module.weight - weight).abs().max()) <= 0.16 * float(spans)  # half of nf4's widest distance: 0.152
-    monkeypatch.setattr(quantized, "PIECE", 1)  # 256 rows at a time
+    monkeypatch.setattr(quantized, "PIECE", 1)  # a row at a time, or a block of 256
     again = coded(weight, scheme)
     assert all(torch.equal(getattr(module, name), getattr(again, name)) for name in module.parts)
     assert torch.equal(again.weight, module.weight)

@@ -136,14 +136,16 @@ def test_what_cannot_be_loaded_in_few_bits_is_told(folder: Path, tmp_path: Path)
 
 
 PEAK = """
-import resource, sys
+import re, sys
 import hornbook
 from hornbook import checkpoint  # what every load needs
-from hornbook.formats import coded
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # of this program alone; what getrusage says can be that of the process which started it
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+
+before = peak()
 model = hornbook.load(sys.argv[1], bits=int(sys.argv[2]))
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(before * 1024, after * 1024, sum(t.nbytes for t in model.state_dict().values()))
+print(before, peak(), sum(t.nbytes for t in model.state_dict().values()))
 """
 
 
@@ -177,8 +179,8 @@ def test_loading_in_few_bits_never_holds_the_model_in_full(tmp_path: Path) -> No
     assert full > 200e6
     before, after, size = peak_of(tmp_path / "x", 8)
     assert size < 0.28 * full
-    # beside the model: the largest tensor, as it is on the disk, and some pieces of a megabyte of numbers
-    assert after - before < size + 8192 * 1024 * 4 + 40e6 < full / 1.5
+    # beside the model: the largest tensor, as it is on the disk, pieces of some megabytes, and what torch loads (40 MB)
+    assert after - before < size + 8192 * 1024 * 4 + 70e6 < 0.75 * full
 
 
 @pytest.mark.slow

@@ -50,11 +50,17 @@ def schemes(model: LanguageModel, how: Quantization) -> dict[str, Scheme]:
     found = {}
     for name, module in names.items():
         wanted = isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and name in HEAD)
-        if wanted and not any(f"{name}.".startswith(f"{kept}.") for kept in how.keep):
+        if wanted and around(name).isdisjoint(how.keep):
             found[name] = scheme_of(how, name in HEAD)
     if not any(found.values()):
         raise UserError("nothing of this model is left to be quantised: its matrices are recurrent, or to be kept")
     return {name: scheme for name, scheme in found.items() if scheme is not None}
+
+
+def around(name: str) -> set[str]:
+    """The names of a module and of all that hold it."""
+    parts = name.split(".")
+    return {".".join(parts[: n + 1]) for n in range(len(parts))}
 
 
 def scheme_of(how: Quantization, head: bool) -> Scheme | None:

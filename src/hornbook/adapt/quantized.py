@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from hornbook.adapt import int4, int8, nf4
-from hornbook.adapt.nf4 import BLOCK
 from hornbook.adapt.packing import Scheme
 from hornbook.adapt.products import Multiply, product, rounded_product
 from hornbook.layers.stand_in import StandIn
@@ -18,7 +17,7 @@ from hornbook.layers.stand_in import StandIn
 KINDS: Mapping[str, ModuleType] = {"int8": int8, "int4": int4, "nf4": nf4}
 """Each has `layout`, `encode` and `decode`."""
 PIECE = 1 << 20
-"""Numbers of a matrix that are in full at a time, or `BLOCK` rows where those are more."""
+"""Numbers of a matrix that are in full at a time in a product."""
 
 
 class Quantized(StandIn):
@@ -50,15 +49,17 @@ class Quantized(StandIn):
                 setattr(self, name, part.to(after.device))
         return self
 
-    def pieces(self) -> Iterator[slice]:
-        """All rows, in pieces of a bounded size that begin with a block."""
-        size = max(BLOCK, PIECE // self.columns // BLOCK * BLOCK)
+    def pieces(self, numbers: int | None = None) -> Iterator[slice]:
+        """All rows, in pieces of about so many numbers, and of whole blocks where rows share a part."""
+        numbers = PIECE if numbers is None else numbers
+        least = max(part.span for part in self.parts.values())
+        size = max(least, numbers // self.columns // least * least)
         return (slice(start, min(start + size, self.rows)) for start in range(0, self.rows, size))
 
     @torch.no_grad()
     def take(self, weight: Tensor) -> None:
         """Become `weight` (rows, columns), rounded to the dtype of this module first. UserError where it has NaN."""
-        for rows in self.pieces():
+        for rows in self.pieces(PIECE // 4):  # encoding takes several numbers for each
             numbers = weight[rows].to(self.like.device, self.like.dtype).float()
             for name, found in KINDS[self.scheme.kind].encode(numbers, self.scheme).items():
                 first = rows.start // self.parts[name].span

@@ -38,6 +38,15 @@ class ForeignCache:
     def rewind(self, lengths: Tensor) -> None:
         raise NotApplicable("transformers cuts its caches itself")
 
+    def join(self, other: ForeignCache) -> None:
+        raise NotApplicable("transformers joins its caches itself")
+
+    def reserve(self, length: int) -> None:
+        """They grow by themselves."""
+
+    def copy(self, row: int) -> ForeignCache:
+        raise NotApplicable("transformers copies its caches itself")
+
     @property
     def bytes(self) -> int:
         raise NotApplicable("transformers does not say")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from hornbook import models
 from hornbook.config import ModelConfig
@@ -35,10 +37,20 @@ def build_empty(config: ModelConfig, tensors: int | None = None, source: str = "
     if tensors is not None and (layers := getattr(config, "layers", 0)) > tensors:
         raise UserError(f"{source} calls for {layers} layers; the weights hold only {tensors} tensors")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             return models.build(config)
     except (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise UserError(f"{source} describes a model that cannot be: {str(error)[:200]}") from None
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of first weights, for which torch would load its compiler: 80 MB, and seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def fill(

@@ -36,7 +36,7 @@ def quicken(model: LanguageModel) -> None:
         elif isinstance(module, Attention):
             module.step = AttentionStep(getattr(model.config, "window", None))
         elif type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            module.forward = Dense(module.weight, module.bias)  # type: ignore[method-assign]
+            module.forward = Dense(module.weight, module.bias)  # type: ignore
     if model.counted:
         return
     if not isinstance(model.readout, Quantized) and model.unembedding[0].dtype == torch.bfloat16:

@@ -33,9 +33,8 @@ MULTIPLE = 32
 @functools.cache
 def library() -> Any:
     """The compiled kernels; None where they cannot be built, which is said once."""
-    compiler = next(
-        (path for name in (os.environ.get("CC"), "gcc", "clang", "cc") if name and (path := shutil.which(name))), None
-    )
+    names = (os.environ.get("CC"), "gcc", "clang", "cc")
+    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
     if compiler is None or platform.system() == "Windows":
         return None
     arm = platform.machine() in ("arm64", "aarch64")

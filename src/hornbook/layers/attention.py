@@ -153,9 +153,9 @@ class Attention(nn.Module):
             key = self.key_norm(key.to(kind)).to(key.dtype)
         if where.angles is not None and layer not in self.unrotated:
             query, key = rotate(query, where.angles), rotate(key, where.angles)
-        if where.cache is not None and self.step is not None and not self.training:
-            if (mixed := self.step(query, key, value, where, layer)) is not None:
-                return self.output(mixed.transpose(1, 2).flatten(2))
+        quick = self.step if where.cache is not None and not self.training else None
+        if quick is not None and (mixed := quick(query, key, value, where, layer)) is not None:
+            return self.output(mixed.transpose(1, 2).flatten(2))
         if where.cache is not None:
             assert where.slots is not None
             key, value = where.cache.update(layer, key, value, where.slots)

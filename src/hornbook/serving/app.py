@@ -182,14 +182,19 @@ async def on_invalid(request: Request, error: Exception) -> Response:
 
 
 def described(app: FastAPI, site: Site) -> dict[str, Any]:
-    """The OpenAPI description, with the errors that the framework would answer differently left out."""
+    """The OpenAPI description, of what this server has: its models by name, and none of the framework's own errors."""
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
-        parts = schema["components"]["schemas"]
+        parts, names = schema["components"]["schemas"], list(site.served)
         for name in ("HTTPValidationError", "ValidationError"):
             parts.pop(name, None)
+        for shape in (parts["CompletionRequest"], parts["ChatRequest"]):
+            shape["properties"]["model"]["anyOf"][0]["enum"] = names
+            if len(names) > 1:
+                del shape["properties"]["model"]["anyOf"][1]
+                shape["required"].append("model")
         app.openapi_schema = schema
     return app.openapi_schema

@@ -15,8 +15,8 @@ from hornbook.serving.refusals import Refusal, invalid
 if TYPE_CHECKING:
     from hornbook.serving.worker import Worker
 
-BACKLOG = 5000
-"""Pieces that may wait for a client that reads too slowly."""
+BACKLOG = 50_000
+"""Pieces that may wait to be sent. Long before, a client that does not read at all is cut off by time."""
 
 
 class News(NamedTuple):

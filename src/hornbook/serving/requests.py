@@ -19,6 +19,13 @@ def unicode(text: str) -> str:
     return text
 
 
+def whole(value: Any) -> Any:
+    """1.0 is an integer in JSON; a number that is read as such may stand for either."""
+    if isinstance(value, list):
+        return [whole(one) for one in value] if value and isinstance(value[0], int | float | list) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Text = Annotated[str, AfterValidator(unicode)]
 Short = Annotated[Text, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -59,7 +66,7 @@ class Asked(Shape):
     logit_bias: (
         Annotated[
             dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
-            Field(max_length=300),
+            Field(max_length=300, json_schema_extra={"additionalProperties": False}),
         ]
         | None
     ) = Field(None, description="Added to the logits of tokens, by their ids.")
@@ -68,6 +75,11 @@ class Asked(Shape):
     typical_p: float | None = Field(1.0, gt=0, le=1)
     repetition_penalty: float | None = Field(1.0, ge=0.01, le=100)
     no_repeat_ngram: int | None = Field(0, ge=0, le=1000, description="No run of so many tokens may come twice.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, body: Any) -> Any:
+        return {name: whole(value) for name, value in body.items()} if isinstance(body, dict) else body
 
     @property
     def stops(self) -> tuple[str, ...]:
