@@ -98,6 +98,7 @@ def test_noise_is_the_same_for_its_place_and_another_for_every_other() -> None:
     first = noise(1, 2, 3, 50)
     assert torch.equal(first, noise(1, 2, 3, 50))
     assert torch.equal(first[:20], noise(1, 2, 3, 20))
+    assert not torch.equal(noise(2**63 + 1, 0, 0, 50), noise(2**63 + 2, 0, 0, 50)), "large seeds are told apart"
     others = [noise(0, 2, 3, 50), noise(1, 0, 3, 50), noise(1, 2, 4, 50), noise(2**64 + 5, 2, 3, 50)]
     assert not any(torch.equal(first, other) for other in others)
 

@@ -138,7 +138,8 @@ def noise(seed: int, sample: int, step: int, vocab: int) -> Tensor:
 
     From a counter-based generator (Salmon et al. 2011, Philox): no state is carried from step to step.
     """
-    bits = np.random.Philox(key=[seed % 2**64, sample], counter=[0, 0, 0, step])
+    key = np.array([seed % 2**64, sample], np.uint64)
+    bits = np.random.Philox(key=key, counter=[0, 0, 0, step])
     return torch.from_numpy(np.random.Generator(bits).standard_exponential(vocab, dtype=np.float32))
 
 
