@@ -25,7 +25,13 @@ from hornbook.serving.site import Served, Site
 
 PAGE = Path(__file__).with_name("page.html")
 """What a browser gets at /."""
-EVENTS = {"text/event-stream": {"schema": {"type": "string", "description": "With stream: pieces, then [DONE]."}}}
+EVENT = {
+    "type": "object",
+    "description": "With stream: server-sent events, each a piece of the answer as JSON, the last one [DONE].",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
+EVENTS = {"text/event-stream": {"schema": EVENT}}
 
 
 def application(site: Site) -> ASGIApp:
@@ -192,7 +198,8 @@ def described(app: FastAPI, site: Site) -> dict[str, Any]:
         for name in ("HTTPValidationError", "ValidationError"):
             parts.pop(name, None)
         for shape in (parts["CompletionRequest"], parts["ChatRequest"]):
-            shape["properties"]["model"]["anyOf"][0]["enum"] = names
+            if not site.keys:  # without a key, this description can be read, and the names cannot
+                shape["properties"]["model"]["anyOf"][0]["enum"] = names
             if len(names) > 1:
                 del shape["properties"]["model"]["anyOf"][1]
                 shape["required"].append("model")

@@ -29,9 +29,10 @@ def whole(value: Any) -> Any:
 Text = Annotated[str, AfterValidator(unicode)]
 Short = Annotated[Text, Field(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]  # not an error for each of a million
 MOST_TEXTS = 128
 """Prompts in a request, and choices for one."""
+MOST_BIASES = 300
 COLD = 1e-5
 """Temperatures below it are 0, and smaller shares of probability are as good as it: float32 would make them 0."""
 
@@ -66,7 +67,7 @@ class Asked(Shape):
     logit_bias: (
         Annotated[
             dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]],
-            Field(max_length=300, json_schema_extra={"additionalProperties": False}),
+            Field(max_length=MOST_BIASES, json_schema_extra={"additionalProperties": False}),
         ]
         | None
     ) = Field(None, description="Added to the logits of tokens, by their ids.")
@@ -79,7 +80,11 @@ class Asked(Shape):
     @model_validator(mode="before")
     @classmethod
     def read(cls, body: Any) -> Any:
-        return {name: whole(value) for name, value in body.items()} if isinstance(body, dict) else body
+        if not isinstance(body, dict):
+            return body
+        if isinstance(body.get("logit_bias"), dict) and len(body["logit_bias"]) > MOST_BIASES:
+            raise ValueError(f"logit_bias: at most {MOST_BIASES} tokens")
+        return {name: whole(value) for name, value in body.items()}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ class Asked(Shape):
         if given.get("temperature", 1.0) < COLD:
             given["temperature"] = 0.0
         given |= {name: max(given[name], COLD) for name in ("top_p", "typical_p") if name in given}
-        return Sampling(**given, seed=secrets.randbits(63) if self.seed is None else self.seed % 2**64)
+        return Sampling(**given, seed=secrets.randbits(63) if self.seed is None else self.seed % 2**63)
 
 
 class CompletionRequest(Asked):
@@ -111,9 +116,9 @@ class CompletionRequest(Asked):
 
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_TEXTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
     )
     max_tokens: int | None = Field(16, ge=0, lt=2**31, description="New tokens for each choice, at most.")
     echo: bool | None = Field(False, description="Give the prompt back before the new text.")

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,17 @@ BACKLOG = 1024
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with connections swept once a second and an end that lets answers finish."""
+    """uvicorn, with connections swept once a second and an end that lets answers finish. `ready` is called when it
+    can be reached."""
 
-    def __init__(self, config: uvicorn.Config, site: Site) -> None:
+    def __init__(self, config: uvicorn.Config, site: Site, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self.site = site
+        self.site, self.ready = site, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
@@ -80,11 +86,15 @@ def serve(settings: Serve) -> None:
         for model in models.values():
             quicken(model)
         site = site_of(models, settings, keys, Log(sys.stderr))
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"hornbook: {', '.join(site.served)} at http://{shown}:{port} (Ctrl-C ends)", flush=True)
-        server_of(site).run([listener])
+        server_of(site, functools.partial(announce, site, listener)).run([listener])
         site.log.close()
+
+
+def announce(site: Site, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    site.log("start", url=url, models=list(site.served))
+    print(f"hornbook: {', '.join(site.served)} at {url} (Ctrl-C ends)", flush=True)
 
 
 def site_of(models: dict[str, LanguageModel], settings: Serve, keys: Keys, log: Log) -> Site:
@@ -100,7 +110,7 @@ def worker_of(model: LanguageModel, models: int, settings: Serve, log: Log) -> W
     return Worker(model, make, settings.rows + settings.queue, log.error)
 
 
-def server_of(site: Site) -> Server:
+def server_of(site: Site, ready: Callable[[], None] = lambda: None) -> Server:
     """The HTTP server around a site; `run` it with a listening socket."""
     settings, logger = site.settings, logging.getLogger("uvicorn")
     logger.handlers, logger.propagate = [Handler(site.log)], False
@@ -119,7 +129,7 @@ def server_of(site: Site) -> Server:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(settings.grace) + 5,
     )
-    return Server(config, site)
+    return Server(config, site, ready)
 
 
 def named(runs: tuple[str, ...]) -> dict[str, str]:
