@@ -470,6 +470,16 @@ def test_one_model_need_not_be_named() -> None:
         assert post(server, {"prompt": "a", "max_tokens": 1}).json()["model"] == "only"
 
 
+def test_a_browser_gets_one_page_that_may_load_nothing_from_elsewhere(server: Running, monkeypatch, tmp_path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><title>Hornbook</title>")
+    monkeypatch.setattr("hornbook.serving.app.PAGE", page)
+    found = server.http.get("/")
+    assert (found.status_code, found.text) == (200, page.read_text())
+    assert found.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in found.headers["content-security-policy"]
+
+
 # Who may come in
 
 

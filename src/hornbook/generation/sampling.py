@@ -130,6 +130,7 @@ def least_set(logits: Tensor, order: Tensor, share: float) -> Tensor:
         if width == vocab or bool((before[:, -1] >= share).all()):
             break
     within = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, first, before < share)
+    within.scatter_(-1, first[:, :1], True)  # whatever the share
     return logits.masked_fill(~within, NEVER)
 
 
