@@ -372,12 +372,26 @@ class Sampling:
                 raise UserError(f"--logit-bias of token {token} is {value}: it must be a finite number")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speaking(Sampling):
+    """What every command that lets a model speak has beside: how the model is loaded, and made fast."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")] = field(kw_only=False)
+    """A run folder, or anything else that can be loaded."""
+    draft: str | None = None
+    """Guess ahead, for speed: lookup (what the text repeats), or a smaller model of the same tokeniser."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format that the weights are loaded in; bfloat16 is half the memory, and twice as fast."""
+    bits: Literal[8, 4] | None = None
+    """Quantise the weights while they are loaded."""
+    device: str | None = None
+    """cpu, cuda or mps; default the best there is."""
+
+
 @dataclass(frozen=True)
-class Generate(Sampling):
+class Generate(Speaking):
     """Let a model speak: hornbook generate runs/x "Once upon a time" """
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, or anything else that can be loaded."""
     prompt: Annotated[Positional[str], arg(metavar="PROMPT")] = "-"
     """What the text begins with; - reads standard input."""
     chat: bool = False
@@ -405,14 +419,6 @@ class Generate(Sampling):
     """The column that holds the prompts, in .jsonl, .csv and .parquet files."""
     rows: int = 16
     """Answers from --file that are written at once."""
-    draft: str | None = None
-    """Guess ahead, for speed: lookup (what the text repeats), or a smaller model of the same tokeniser."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format that the weights are loaded in; bfloat16 is half the memory, and twice as fast."""
-    bits: Literal[8, 4] | None = None
-    """Quantise the weights while they are loaded."""
-    device: str | None = None
-    """cpu, cuda or mps; default the best there is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -430,25 +436,15 @@ class Generate(Sampling):
 
 
 @dataclass(frozen=True)
-class Chat(Sampling):
+class Chat(Speaking):
     """Talk with a model that was taught to converse: hornbook chat runs/x"""
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, or anything else that can be loaded."""
     system: str = ""
     """How the model is to behave; what its template says by itself where nothing is given."""
     tokens: int = 500
     """New tokens of an answer at most."""
     temperature: float = field(default=0.7, kw_only=True)
     top_p: float = field(default=0.9, kw_only=True)
-    draft: str | None = None
-    """Guess ahead, for speed: lookup (what the text repeats), or a smaller model of the same tokeniser."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format that the weights are loaded in; bfloat16 is half the memory, and twice as fast."""
-    bits: Literal[8, 4] | None = None
-    """Quantise the weights while they are loaded."""
-    device: str | None = None
-    """cpu, cuda or mps; default the best there is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ from hornbook.config import Sampling, require
 from hornbook.errors import UserError
 from hornbook.generation.answers import Request
 from hornbook.generation.engine import Engine
-from hornbook.generation.sampling import NEVER, candidates, ends, kept, noise
+from hornbook.generation.sampling import NEVER, STUCK, candidates, ends, kept, noise, without_pad
 from hornbook.layers.model import Cache, LanguageModel
 
 EarlyStopping = bool | Literal["never"]
@@ -159,7 +159,7 @@ def beam_search(
         read = [beam.tokens[-1:] for group in searches for beam in group.beams]
     found = sorted((text for group in searches for text in group.finished), key=lambda text: -text.score)
     if not found:
-        raise UserError("the model's logits are not numbers, or rule out every token: it cannot go on")
+        raise UserError(f"{STUCK}: it cannot go on")
     return found[:returned]
 
 
@@ -182,9 +182,7 @@ def next_offer(model: LanguageModel, read: Sequence[Sequence[int]], cache: Cache
     hidden = model.hidden(torch.tensor(read, device=cache.lengths.device), cache)
     logits = model.head(hidden[:, -1]).float().cpu()
     totals = logits.double().logsumexp(-1, keepdim=True)
-    if model.config.pad is not None and model.config.pad not in ends(model.config):
-        logits[:, model.config.pad] = NEVER
-    return Offer(logits, totals, torch.zeros(logits.shape[-1], dtype=torch.float64))
+    return Offer(without_pad(logits, model.config), totals, torch.zeros(logits.shape[-1], dtype=torch.float64))
 
 
 def step(group: Group, offer: Offer, s: Search) -> None:

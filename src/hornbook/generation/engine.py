@@ -19,7 +19,7 @@ from hornbook.errors import UserError
 from hornbook.generation.answers import Answer, Chosen, Piece, Request
 from hornbook.generation.drafts import Drafter
 from hornbook.generation.prefixes import Prefixes
-from hornbook.generation.sampling import ends, next_tokens
+from hornbook.generation.sampling import STUCK, ends, next_tokens
 from hornbook.generation.text_stream import TextStream
 from hornbook.layers.model import Cache, LanguageModel
 
@@ -208,10 +208,11 @@ class Engine:
         """The next token of each answer from logits (B,V), taken by it, or its end."""
         tokens = next_tokens(logits, [answer.place for answer in answers], self.model.config)
         nats = logits.float().log_softmax(-1) if any(a.request.logprobs is not None for a in answers) else None
+        closing = ends(self.model.config)
         for row, (answer, token) in enumerate(zip(answers, tokens, strict=True)):
             if token < 0:
                 answer.end("error")
-            elif token in ends(self.model.config) or token in answer.request.stop_tokens:
+            elif token in closing or token in answer.request.stop_tokens:
                 answer.end("stop")
             else:
                 answer.add(described(token, answer.request.logprobs, None if nats is None else nats[row]))
@@ -245,7 +246,7 @@ class Engine:
                 while pieces:
                     yield pieces.popleft()
             if answer.finish == "error":
-                raise UserError("the model's logits are not numbers, or rule out every token: it cannot go on")
+                raise UserError(f"{STUCK}: it cannot go on")
             yield from pieces
         finally:
             answer.cancelled = True

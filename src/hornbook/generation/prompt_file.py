@@ -13,6 +13,7 @@ from hornbook.errors import UserError
 from hornbook.generation.answers import Answer
 from hornbook.generation.drafts import drafter
 from hornbook.generation.engine import Engine
+from hornbook.generation.sampling import STUCK
 from hornbook.generation.stream import asked
 from hornbook.layers.model import LanguageModel
 from hornbook.log import Log, read_lines
@@ -110,5 +111,5 @@ def described(line: Line, answer: Answer | UserError) -> dict[str, Any]:
     if isinstance(answer, UserError):
         return line._asdict() | {"error": str(answer)}
     if answer.finish == "error":
-        return line._asdict() | {"error": "the model's logits are not numbers, or rule out every token"}
+        return line._asdict() | {"error": STUCK}
     return line._asdict() | {"text": answer.text, "tokens": len(answer.new), "finish": answer.finish}

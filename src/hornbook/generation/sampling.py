@@ -15,6 +15,8 @@ from torch import Tensor
 from hornbook.config import ModelConfig, Sampling
 
 NEVER = float("-inf")
+STUCK = "the model's logits are not numbers, or rule out every token"
+"""Why a text cannot go on where no token can be drawn."""
 
 
 def ends(config: ModelConfig) -> set[int | None]:
@@ -33,13 +35,8 @@ class Place(NamedTuple):
 
 
 def next_tokens(logits: Tensor, places: Sequence[Place], config: ModelConfig) -> list[int]:
-    """Tokens drawn from logits (B,V), one a place; -1 where logits are no numbers or rule out all.
-
-    Never the pad token, unless it is also what ends a text (as in many models that were fine-tuned elsewhere).
-    """
-    pad = config.pad
-    if pad is not None and pad not in ends(config):
-        logits = logits.index_fill(-1, torch.tensor([pad], device=logits.device), NEVER)
+    """Tokens drawn from logits (B,V), one a place and none of them padding; -1 where there is nothing to draw."""
+    logits = without_pad(logits, config)
     groups: dict[int, list[int]] = {}
     for row, place in enumerate(places):
         groups.setdefault(id(place.sampling), []).append(row)
@@ -56,6 +53,13 @@ def next_tokens(logits: Tensor, places: Sequence[Place], config: ModelConfig) ->
         for row, token in zip(rows, tokens.tolist(), strict=True):
             found[row] = token
     return found
+
+
+def without_pad(logits: Tensor, config: ModelConfig) -> Tensor:
+    """(B,V), -inf for the pad token, unless that also ends texts (as in many models fine-tuned elsewhere)."""
+    if config.pad is None or config.pad in ends(config):
+        return logits
+    return logits.index_fill(-1, torch.tensor([config.pad], device=logits.device), NEVER)
 
 
 def candidates(logits: Tensor, prompts: Sequence[Sequence[int]], news: Sequence[Sequence[int]], s: Sampling) -> Tensor:
@@ -80,8 +84,8 @@ def candidates(logits: Tensor, prompts: Sequence[Sequence[int]], news: Sequence[
 def punished(logits: Tensor, prompt: Sequence[int], new: Sequence[int], s: Sampling) -> Tensor:
     """One row (V,) with bias and penalties, and without the tokens that would repeat a run."""
     logits = logits.clone()
-    for token, value in s.logit_bias.items():
-        logits[token] += value
+    if s.logit_bias:
+        logits[list(s.logit_bias)] += torch.tensor(list(s.logit_bias.values())).to(logits)
     if s.repetition_penalty != 1:  # Keskar et al. 2019, section 4.1; for negative logits as in their released code
         seen = torch.tensor(sorted({*prompt, *new}), dtype=torch.int64, device=logits.device)
         found = logits[seen]

@@ -14,7 +14,7 @@ from hornbook.generation.answers import Request
 from hornbook.generation.beams import beam_search
 from hornbook.generation.drafts import drafter
 from hornbook.generation.engine import Engine
-from hornbook.generation.sampling import Place, ends, next_tokens
+from hornbook.generation.sampling import STUCK, Place, ends, next_tokens
 from hornbook.layers.model import LanguageModel
 from hornbook.text.chat import chat_ids
 
@@ -47,7 +47,7 @@ def stream_tokens(
         place = Place(prompt, new, settings, sample)
         token = next_tokens(model.head(hidden[:, -1]), [place], model.config)[0]
         if token < 0:
-            raise UserError("the model's logits are not numbers, or rule out every token: it cannot go on")
+            raise UserError(f"{STUCK}: it cannot go on")
         if token in ends(model.config):
             return
         yield token

@@ -10,7 +10,7 @@ from hornbook.adapt.packing import unpack
 from hornbook.adapt.products import product
 from hornbook.adapt.quantized import Quantized
 from hornbook.checkpoint import load
-from hornbook.config import Chat, Generate
+from hornbook.config import Speaking
 from hornbook.layers.attention import Attention, Where
 from hornbook.layers.model import LanguageModel
 
@@ -20,7 +20,7 @@ SOME = 64
 """Rows from which it pays to make a quantised matrix whole, and multiply that."""
 
 
-def opened(settings: Generate | Chat) -> LanguageModel:
+def opened(settings: Speaking) -> LanguageModel:
     """The model that generation is asked of, ready for it. UserError as `load` raises."""
     device = settings.device or machine.pick_device()
     model = load(settings.run, device, settings.dtype, text=True, bits=settings.bits)
@@ -36,7 +36,7 @@ def quicken(model: LanguageModel) -> None:
         elif isinstance(module, Attention):
             module.step = AttentionStep(getattr(model.config, "window", None))
         elif type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            module.forward = Dense(module.weight, module.bias)  # type: ignore
+            module.forward = Dense(module.weight, module.bias)  # type: ignore[method-assign, assignment]
     if model.counted:
         return
     if not isinstance(model.readout, Quantized) and model.unembedding[0].dtype == torch.bfloat16:
