@@ -1,6 +1,9 @@
-"""A model whose matrices go through the compiled kernels where these are faster: few rows, on a CPU."""
+"""A model whose passes over few tokens go through the compiled kernels, on a CPU."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +14,11 @@ from hornbook.adapt.products import product
 from hornbook.adapt.quantized import Quantized
 from hornbook.checkpoint import load
 from hornbook.config import Speaking
-from hornbook.layers.attention import Attention, Where
+from hornbook.generation.step import Misfit, Step
 from hornbook.layers.model import LanguageModel
+from hornbook.layers.transformer import Transformer
 
-FEW = 8
-"""Rows from which torch's own product of bfloat16 matrices is faster."""
-SOME = 64
-"""Rows from which it pays to make a quantised matrix whole, and multiply that."""
+BITS = {"int8": kernels.INT8, "int4": kernels.INT4}
 
 
 def opened(settings: Speaking) -> LanguageModel:
@@ -29,63 +30,49 @@ def opened(settings: Speaking) -> LanguageModel:
 
 
 def quicken(model: LanguageModel) -> None:
-    """Let generation with this model use the kernels. Nothing else changes, and gradients take the plain way."""
-    for module in model.modules():
-        if isinstance(module, Quantized) and module.product is product and module.scheme.kind != "nf4":
-            module.product = Coded(module)
-        elif isinstance(module, Attention):
-            module.step = AttentionStep(getattr(model.config, "window", None))
-        elif type(module) is nn.Linear and module.weight.dtype == torch.bfloat16:
-            module.forward = Dense(module.weight, module.bias)  # type: ignore[method-assign, assignment]
-    if model.counted:
+    """Let generation with this model use the kernels, from now on with the weights that it has.
+
+    Nothing else changes: many tokens, and whatever needs gradients, take the plain way. Hooks inside see only that.
+    """
+    if model.counted or kernels.library() is None:
         return
-    if not isinstance(model.readout, Quantized) and model.unembedding[0].dtype == torch.bfloat16:
-        head, features = Dense(*model.unembedding), model.features
-        model.head = lambda hidden: head(features(hidden))  # type: ignore[method-assign]
+    matrices = {module: found for module in model.modules() if (found := matrix_of(module, model)) is not None}
+    for module, matrix in matrices.items():
+        if isinstance(module, Quantized):
+            module.product = few(matrix, product)
+        elif isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16:
+            plain = module.forward
+            module.forward = few(matrix.biased(module.bias), plain)  # type: ignore[method-assign]
+    if model.readout in matrices:
+        head = matrices[model.readout].biased(model.readout_bias)
+        model.unembed = few(head, model.unembed, torch.float32)  # type: ignore[method-assign]
+    if isinstance(model, Transformer):
+        with contextlib.suppress(Misfit):
+            model.step = Step(model, matrices)
 
 
-class AttentionStep:
-    """Attention of one new token in each row, written to the cache and computed in one go."""
-
-    def __init__(self, window: int | None) -> None:
-        self.window = window
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, where: Where, layer: int) -> Tensor | None:
-        cache, slots = where.cache, where.slots
-        assert cache is not None
-        assert slots is not None
-        if torch.is_grad_enabled() or not kernels.attends(query, cache.keys):
+def matrix_of(module: nn.Module, model: LanguageModel) -> kernels.Matrix | None:
+    """A linear layer, or the head, for the kernels, without its bias; None for what they cannot have."""
+    if isinstance(module, Quantized):
+        if module.product is not product or module.scheme.kind not in BITS:
             return None
-        return kernels.attend(query, key, value, cache.keys[layer], cache.values[layer], slots, self.window)
+        codes = unpack(module.codes) if module.scheme.kind == "int4" else module.codes
+        whole = codes.shape[1] == module.columns
+        low = getattr(module, "minimums", None)
+        return kernels.coded(codes, module.scales, low, BITS[module.scheme.kind]) if whole else None
+    if type(module) is nn.Linear or (isinstance(module, nn.Embedding) and module is model.readout):
+        return kernels.plain(module.weight)
+    return None
 
 
-class Dense:
-    """A product with a bfloat16 matrix (rows, width), and a bias (rows,) or none."""
+def few(
+    matrix: kernels.Matrix, plain: Callable[..., Tensor], dtype: torch.dtype | None = None
+) -> Callable[..., Tensor]:
+    """The kernels' product for few rows of x, of a dtype; `plain` for more, and where gradients are taken."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
-        self.wide_bias = None if bias is None else bias.detach().float()
+    def multiply(x: Tensor, *rest: object) -> Tensor:
+        if torch.is_grad_enabled() or x.numel() > matrix.most * matrix.width or not kernels.suits(x):
+            return plain(x, *rest)
+        return kernels.multiply(x, matrix, dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        width = self.weight.shape[1]
-        if x.numel() >= FEW * width or torch.is_grad_enabled() or not kernels.suits(x, width, width):
-            return nn.functional.linear(x, self.weight, self.bias)
-        return kernels.multiply(x, self.weight, self.wide_bias)
-
-
-class Coded:
-    """A product with a quantised matrix, as `adapt.products.product`, by the kernel."""
-
-    def __init__(self, matrix: Quantized) -> None:
-        codes, bits = matrix.codes, 8
-        if matrix.scheme.kind == "int4":
-            codes, bits = unpack(codes), 4
-        self.matrix = kernels.interleave(codes, matrix.scales, getattr(matrix, "minimums", None), bits)
-        self.group = codes.shape[1] // matrix.scales.shape[1]
-        self.filled = codes.shape[1] != matrix.columns
-
-    def __call__(self, x: Tensor, matrix: Quantized) -> Tensor:
-        columns = matrix.columns
-        if x.numel() >= SOME * columns or self.filled or not kernels.suits(x, columns, self.group):
-            return product(x, matrix)
-        return kernels.multiply_coded(x, self.matrix)
+    return multiply

@@ -1,4 +1,4 @@
-"""Compiled products for few rows, where memory is the limit: `products.c`, built on first use.
+"""Compiled products, and whole passes, for few tokens, where memory is the limit: `step.c`, built on first use.
 
 Whatever is here has a plain path that it is compared with; without a C compiler that path is what runs.
 """
@@ -12,8 +12,9 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +23,11 @@ from hornbook.atomic import written_aside
 from hornbook.progress import say
 from hornbook.text.home import home
 
-SOURCE = Path(__file__).with_name("products.c")
+SOURCE = Path(__file__).with_name("step.c")
 FLAGS = ["-O3", "-fopenmp", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC"]
-KINDS = {torch.float32: 0, torch.bfloat16: 1}
+FLOAT32, BFLOAT16, INT8, INT4 = 32, 16, 8, 4
+"""Forms of a matrix."""
+KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 """Number formats of x and y."""
 MULTIPLE = 32
 """Of which the width of a matrix, and of its groups, must be one."""
@@ -39,7 +42,7 @@ def library() -> Any:
         return None
     arm = platform.machine() in ("arm64", "aarch64")
     native = ["-mcpu=native"] if arm else ["-march=native", "-mprefer-vector-width=512"]
-    path = home() / "kernels" / f"products-{key(compiler)}.so"
+    path = home() / "kernels" / f"step-{key(compiler)}.so"
     try:
         if not path.exists():
             with written_aside(path) as aside:
@@ -61,60 +64,77 @@ def key(compiler: str) -> str:
         )
     except (OSError, StopIteration):
         cpu = platform.processor()
-    return hashlib.sha256(SOURCE.read_bytes() + version + cpu.encode() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]"))]
+    return hashlib.sha256(b"".join(sources) + version + cpu.encode() + " ".join(FLAGS).encode()).hexdigest()[:16]
 
 
 def declared(found: Any) -> Any:
-    pointer, number, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    ends = [pointer, pointer, flag, number]  # x, y, their kind, rows of x
-    found.hornbook_plain.argtypes = [pointer, pointer, flag, number, number, *ends]
-    found.hornbook_coded.argtypes = [pointer, pointer, pointer, flag, number, number, number, *ends]
-    found.hornbook_attend.argtypes = [*[pointer] * 7, flag, *[number] * 6]
-    for function in (found.hornbook_plain, found.hornbook_coded, found.hornbook_attend):
-        function.restype = flag
+    pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+    found.hornbook_product.argtypes = [pointer, pointer, number, pointer, number, number]
+    found.hornbook_step.argtypes = [pointer, number, pointer, pointer, pointer, *[number] * 3]
+    found.hornbook_tiles.argtypes = []
+    for function in (found.hornbook_product, found.hornbook_step, found.hornbook_tiles):
+        function.restype = count
     return found
 
 
-def suits(x: Tensor, width: int, group: int) -> bool:
-    """Whether the kernels can multiply x (..., width) with a matrix in groups of so many numbers."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype in KINDS
-        and width % MULTIPLE == 0
-        and group % MULTIPLE == 0
-        and library() is not None
+class Layout(ctypes.Structure):
+    """`Matrix` of products.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weights", "scales", "minimums", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "width", "group", "form")),
     )
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., width) times weight (rows, width) float32 or bfloat16, plus bias (rows,) float32 -> (..., rows)."""
-    x, (rows, width) = x.contiguous(), weight.shape
-    y = x.new_empty(*x.shape[:-1], rows)
-    at = None if bias is None else bias.data_ptr()
-    wide = int(weight.dtype == torch.float32)
-    finish(library().hornbook_plain(weight.data_ptr(), at, wide, rows, width, *between(x, y, width)))
-    return y
+class Matrix:
+    """A matrix (rows, width) as the kernels read it, and the bias (rows,) that is added to products with it."""
+
+    def __init__(self, form: int, rows: int, width: int, parts: Sequence[Tensor | None], bias: Tensor | None) -> None:
+        """`parts` are weights, scales and minimums, contiguous; scales are (blocks, groups, 16)."""
+        self.form, self.rows, self.width = form, rows, width
+        groups = 1 if parts[1] is None else parts[1].shape[1]
+        self.group = width // groups
+        self.parts = (*parts, None if bias is None else bias.detach().float().contiguous())
+        self.layout = Layout(*map(address, self.parts), rows, width, self.group, form)
+
+    def biased(self, bias: Tensor | None) -> Matrix:
+        """The same numbers with a bias."""
+        return Matrix(self.form, self.rows, self.width, self.parts[:3], bias)
+
+    @property
+    def most(self) -> int:
+        """Rows of x up to which the kernels are faster than making the matrix whole, and torch's products."""
+        if self.form == FLOAT32 or (self.form == BFLOAT16 and not library().hornbook_tiles()):
+            return 8
+        return 64
 
 
-class Interleaved(NamedTuple):
-    """A quantised matrix (rows, width) whose codes lie as the kernel reads them: 16 rows beside each other."""
-
-    codes: Tensor
-    """8 bits: (blocks, width, 16) int8; 4 bits: (blocks, width / 2, 16) uint8, of two columns the first in the low
-    half. Blocks of 16 rows, the last one filled up."""
-    scales: Tensor
-    """(blocks, groups, 16) float16."""
-    minimums: Tensor | None
-    bits: int
-    rows: int
+def address(part: Tensor | None) -> int | None:
+    return None if part is None else part.data_ptr()
 
 
-def interleave(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int) -> Interleaved:
-    """From codes (rows, width), signed for 8 bits and 0 to 15 for 4, scales and minimums (rows, groups) float16."""
-    first, second = blocks(codes).unflatten(1, (-1, 2)).unbind(2) if bits == 4 else (blocks(codes), None)
+def plain(weight: Tensor, bias: Tensor | None = None) -> Matrix | None:
+    """weight (rows, width) float32 or bfloat16, bias (rows,); None where the kernels cannot have it."""
+    if not weight.is_contiguous() or weight.shape[1] % MULTIPLE or not suits(weight):
+        return None
+    rows, width = weight.shape
+    return Matrix(KINDS[weight.dtype], rows, width, (weight.detach(), None, None), bias)
+
+
+def coded(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int) -> Matrix | None:
+    """codes (rows, width), signed for 8 bits and 0 to 15 for 4, scales and minimums (rows, groups) float16.
+
+    They are laid as the kernels read them, 16 rows beside each other: 8 bits (blocks, width, 16); 4 bits
+    (blocks, width / 2, 16), of two columns the first in the low half. None where the kernels cannot have them.
+    """
+    rows, width = codes.shape
+    if codes.device.type != "cpu" or library() is None or width % MULTIPLE or width // scales.shape[1] % MULTIPLE:
+        return None
+    first, second = blocks(codes).unflatten(1, (-1, 2)).unbind(2) if bits == INT4 else (blocks(codes), None)
     kept = first if second is None else first | second << 4
     low = None if minimums is None else blocks(minimums)
-    return Interleaved(kept.contiguous(), blocks(scales), low, bits, len(codes))
+    return Matrix(bits, rows, width, (kept.contiguous(), blocks(scales), low), None)
 
 
 def blocks(part: Tensor) -> Tensor:
@@ -123,50 +143,18 @@ def blocks(part: Tensor) -> Tensor:
     return filled.unflatten(0, (-1, 16)).transpose(1, 2).contiguous()
 
 
-def multiply_coded(x: Tensor, matrix: Interleaved) -> Tensor:
-    """x (..., width) -> (..., rows)."""
-    x, m = x.contiguous(), matrix
-    width = x.shape[-1]
-    y = x.new_empty(*x.shape[:-1], m.rows)
-    low = None if m.minimums is None else m.minimums.data_ptr()
-    given = (m.codes.data_ptr(), m.scales.data_ptr(), low, m.bits, m.rows, width, width // m.scales.shape[1])
-    finish(library().hornbook_coded(*given, *between(x, y, width)))
+def suits(x: Tensor) -> bool:
+    """Whether the kernels can work with numbers of this kind, where they are."""
+    return x.device.type == "cpu" and x.dtype in KINDS and library() is not None
+
+
+def multiply(x: Tensor, matrix: Matrix, dtype: torch.dtype | None = None) -> Tensor:
+    """x (..., width) float32 or bfloat16 -> (..., rows) with the bias, float32 or bfloat16 (default as x)."""
+    x = x.contiguous()
+    y = x.new_empty(*x.shape[:-1], matrix.rows, dtype=dtype or x.dtype)
+    ends = (x.data_ptr(), KINDS[x.dtype], y.data_ptr(), KINDS[y.dtype])
+    finish(library().hornbook_product(ctypes.byref(matrix.layout), *ends, x.numel() // matrix.width))
     return y
-
-
-def attends(query: Tensor, keys: Tensor) -> bool:
-    """Whether `attend` can do it: query (B,H,T,K), keys (rows,G,slots,K) of one number format, on a CPU."""
-    return (
-        query.shape[2] == 1
-        and query.device.type == "cpu"
-        and query.dtype == keys.dtype
-        and query.dtype in KINDS
-        and query.shape[3] % 16 == 0
-        and query.shape[3] <= 256
-        and library() is not None
-    )
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor, window: int | None
-) -> Tensor:
-    """Attention of the one new token of each row: query (B,H,1,K), key and value (B,G,1,K) -> (B,H,1,K).
-
-    Key and value go to slots[b] of row b of the cache, keys and values (rows,G,slots,K), first; rows beyond B are left
-    alone. The token sees that slot and all before it, or the last `window` of these.
-    """
-    query, key, value, slots = query.contiguous(), key.contiguous(), value.contiguous(), slots.contiguous()
-    mixed = torch.empty_like(query)
-    given = (x.data_ptr() for x in (query, key, value, keys, values, mixed, slots))
-    rows, heads, _, width = query.shape
-    sizes = (KINDS[query.dtype], rows, heads, key.shape[1], width, keys.shape[2], window or 0)
-    finish(library().hornbook_attend(*given, *sizes))
-    return mixed
-
-
-def between(x: Tensor, y: Tensor, width: int) -> tuple[int, int, int, int]:
-    """What both kernels take of x and y."""
-    return x.data_ptr(), y.data_ptr(), KINDS[x.dtype], x.numel() // width
 
 
 def finish(code: int) -> None:

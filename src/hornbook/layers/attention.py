@@ -121,10 +121,6 @@ def mixing(model: nn.Module, values: Callable[[Tensor, Tensor], Tensor]) -> Iter
             module.kernel = kernel
 
 
-Step = Callable[[Tensor, Tensor, Tensor, "Where", int], "Tensor | None"]
-"""A quick way for new tokens onto a cache: query, key, value, Where, layer -> (B,H,T,K); None where it has none."""
-
-
 class Attention(nn.Module):
     """Multi-head attention with optional grouped queries (Ainslie et al. 2023). Heads are counted from the tensors."""
 
@@ -140,7 +136,6 @@ class Attention(nn.Module):
         self.key_norm = nn.RMSNorm(c.head_dim, c.norm_eps) if c.query_norm else None
         self.unrotated = c.unrotated
         self.kernel = fused
-        self.step: Step | None = None
 
     def forward(self, x: Tensor, where: Where, layer: int) -> Tensor:
         """(B,T,D) -> (B,T,D)."""
@@ -153,9 +148,6 @@ class Attention(nn.Module):
             key = self.key_norm(key.to(kind)).to(key.dtype)
         if where.angles is not None and layer not in self.unrotated:
             query, key = rotate(query, where.angles), rotate(key, where.angles)
-        quick = self.step if where.cache is not None and not self.training else None
-        if quick is not None and (mixed := quick(query, key, value, where, layer)) is not None:
-            return self.output(mixed.transpose(1, 2).flatten(2))
         if where.cache is not None:
             assert where.slots is not None
             key, value = where.cache.update(layer, key, value, where.slots)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from hornbook.config import ModelConfig, Quantization
+from hornbook.config import Adapter, ModelConfig, Quantization
 from hornbook.layers.cross_entropy import linear_cross_entropy
 from hornbook.layers.stand_in import StandIn
 from hornbook.text.tokenizers import Tokenizer
@@ -55,6 +55,8 @@ class LanguageModel(nn.Module):
     """True where `fit(tokens)` takes the place of gradient steps."""
     quantization: Quantization | None = None
     """How its matrices are kept in few bits, where they are (`adapt/`)."""
+    adapter: Adapter | None = None
+    """What it learns beside weights that stay as they are, where it does (`adapt/lora.py`)."""
     embedding: Any
     output: Any
     """Neural models: the token embedding, and the head's last matrix, None where that is the embedding."""
@@ -84,7 +86,11 @@ class LanguageModel(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """(..., D) -> logits (..., V)."""
-        features, matrix = self.features(hidden), self.readout
+        return self.unembed(self.features(hidden))
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """(..., E) -> logits (..., V)."""
+        matrix = self.readout
         if not isinstance(matrix, StandIn):
             return nn.functional.linear(features, *self.unembedding)
         logits, bias = matrix.multiply(features), self.readout_bias

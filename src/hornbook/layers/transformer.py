@@ -5,6 +5,8 @@ B rows, T positions, S positions that can be looked at, D width, V tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -46,10 +48,15 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
+Step = Callable[[Tensor, KeyValueCache, "Tensor | None"], "Tensor | None"]
+"""A quick way for new tokens onto a cache, with the arguments of `Transformer.hidden`; None where it has none."""
+
+
 class Transformer(LanguageModel):
     """Token (and position) embeddings, blocks, a final norm, a head (Radford et al. 2019, section 2.3)."""
 
     config: TransformerConfig
+    step: Step | None = None
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -70,6 +77,10 @@ class Transformer(LanguageModel):
     def hidden(self, tokens: Tensor, cache: Cache | None = None, segments: Tensor | None = None) -> Tensor:
         """tokens (B,T) -> (B,T,D), after the final norm."""
         assert cache is None or isinstance(cache, KeyValueCache)
+        if self.step is not None and cache is not None and not self.training:
+            found = self.step(tokens, cache, segments)
+            if found is not None:
+                return found
         positions, where = self.survey(tokens, cache, segments)
         x = self.embed(tokens, positions)
         for layer, block in enumerate(self.blocks):
@@ -125,14 +136,21 @@ class Transformer(LanguageModel):
             positions, mask, longest = torch.arange(tokens.shape[1], device=tokens.device)[None], None, tokens.shape[1]
             if window is not None and longest > window:
                 mask = band(longest, window, tokens.device)[None, None]
-        if self.positions is not None and longest > self.config.context:
-            raise UserError(f"{longest} tokens do not fit into this model's context of {self.config.context}")
-        angles = None
-        if self.config.positions == "rotary":
-            c = self.config.resolved()
-            angles = rotary_angles(positions, int(c.head_dim * c.rotary_share), c.rope_theta, c.rope_scaling)
+        self.check_fits(longest)
         plain = cache is None and window is None
-        return positions, Where(mask, self.causal, angles, cache, slots, segments if plain else None)
+        return positions, Where(mask, self.causal, self.angles(positions), cache, slots, segments if plain else None)
+
+    def check_fits(self, length: int) -> None:
+        """UserError where so many tokens are more than there are positions for."""
+        if self.positions is not None and length > self.config.context:
+            raise UserError(f"{length} tokens do not fit into this model's context of {self.config.context}")
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines (B,1,T,K) of rotary positions (B,T); None for a model with others."""
+        if self.config.positions != "rotary":
+            return None
+        c = self.config.resolved()
+        return rotary_angles(positions, int(c.head_dim * c.rotary_share), c.rope_theta, c.rope_scaling)
 
 
 def band(length: int, window: int | None, device: torch.device) -> Tensor:
