@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all lint bench bench-train clean
+.PHONY: help demo test test-all lint bench bench-train bench-generate clean
 
 help:
 	@echo "make demo      set up, then climb the ladder on the embedded corpus (about 8 minutes on 2 cores)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint      ruff, formatting, type checker"
 	@echo "make bench     what this machine can do (hornbook bench), text encoding against a peer, and what else there is"
 	@echo "make bench-train  training against the Trainer, nanoGPT, LitGPT and a plain loop (an hour or more on 2 cores)"
+	@echo "make bench-generate  generation against transformers and llama.cpp (about an hour on 2 cores)"
 	@echo "make clean     remove the environment and caches; runs/ stays"
 
 $(VENV)/core: pyproject.toml constraints.txt
@@ -47,11 +48,15 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/text_encoding.py
 	@echo "more, each with --help:"
 	@echo "  make bench-train                              training speed and memory against peers"
+	@echo "  make bench-generate                           generation speed and memory against peers"
 	@echo "  $(BIN)/python benchmarks/wikitext_recipes.py     bits per byte after 5, 15, 60 minutes against their recipes"
 	@echo "  $(BIN)/python benchmarks/ngram_against_kenlm.py  n-grams against lmplz, which must be on the PATH"
 
 bench-train: $(VENV)/core
 	$(BIN)/python benchmarks/training_against_peers.py
+
+bench-generate: $(VENV)/core
+	$(BIN)/python benchmarks/generation_against_peers.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build

@@ -15,23 +15,19 @@ from __future__ import annotations
 import argparse
 import ctypes.util
 import hashlib
-import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 import venv
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from hornbook import machine
-from hornbook.atomic import write_json
-from hornbook.progress import duration
 from peers.measuring import SHAPES
+from peers.rounds import Kept, asked, carry_on
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent / ".venv-peers"
@@ -55,8 +51,6 @@ ALLOCATORS = {
     TCMALLOC: "where both have tcmalloc",
 }
 SET = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_TOP_PAD_": str(64 * 2**20)}
-USUAL_SECONDS = 45.0
-"""What a run takes, until one has shown it."""
 
 
 class Entry(NamedTuple):
@@ -71,56 +65,19 @@ class Entry(NamedTuple):
         return f"round {self.round}, shape {self.shape}, {LOOPS[self.loop]}, {self.allocator} allocator"
 
 
-@dataclass
-class Kept:
-    """What was measured, in a JSON file that is written anew after every run."""
-
-    path: Path
-    facts: dict[str, Any]
-    peak: float = 0.0
-    """The best bfloat16 product seen, FLOP/s."""
-    runs: dict[Entry, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.path.exists():
-            return
-        known = json.loads(self.path.read_text())
-        if known["facts"] != self.facts:
-            sys.exit(f"{self.path} was measured otherwise ({known['facts']}): choose another --out, or delete it")
-        self.peak = known["peak"]
-        self.runs = {Entry(*(run[name] for name in Entry._fields)): run for run in known["runs"]}
-
-    def keep(self, entry: Entry, answer: dict[str, Any]) -> None:
-        self.runs[entry] = answer
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {"facts": self.facts, "peak": self.peak, "runs": list(self.runs.values())})
-
-    def of(self, shape: str, loop: str, allocator: str) -> list[dict[str, Any]]:
-        """The runs of one configuration, one a round."""
-        return [run for e, run in self.runs.items() if (e.shape, e.loop, e.allocator) == (shape, loop, allocator)]
-
-
 def main() -> None:
     given = options()
     python = install()
-    kept = Kept(given.out, {"machine": here(), "steps": given.steps})
+    kept = Kept(given.out, Entry, {"machine": here(), "steps": given.steps})
     todo = [entry for entry in entries(given) if entry not in kept.runs]
-    print(f"{len(todo)} runs to do, {len(kept.runs)} kept in {given.out}: about {duration(estimate(todo, kept))}")
-    stopped = False
-    try:
-        for number, entry in enumerate(todo, 1):
-            if number == 1 or todo[number - 2].round != entry.round:
-                kept.peak = max(kept.peak, measured_peak())
-            print(f"[{number}/{len(todo)}] {entry}: ", end="", flush=True)
-            answer = run(entry, python, given)
-            if error := answer.get("error"):
-                print(error)
-                continue
-            kept.keep(entry, answer)
-            print(f"{speed(answer):,.0f} tokens/s, {answer['peak_bytes'] / 1e9:.2f} GB")
-    except KeyboardInterrupt:
-        stopped = True
-        print(f"\nstopped; {len(kept.runs)} runs are kept in {given.out}, and the same command carries on")
+    told = "{:,.0f} tokens/s, {:.2f} GB".format
+    stopped = carry_on(
+        todo,
+        kept,
+        measured_peak,
+        lambda entry: run(entry, python, given),
+        lambda answer: told(speed(answer), answer["peak_bytes"] / 1e9),
+    )
     for shape in given.shapes:
         print("\n".join(["", *table(shape, kept)]))
     sys.exit(130 if stopped else 0)
@@ -156,16 +113,6 @@ def entries(given: argparse.Namespace) -> list[Entry]:
     ]
 
 
-def estimate(todo: list[Entry], kept: Kept) -> float:
-    """Seconds for the runs to do: as long as the same took before."""
-
-    def one(entry: Entry) -> float:
-        known = [run["wall_seconds"] for e, run in kept.runs.items() if e[1:] == entry[1:]]
-        return statistics.median(known) if known else USUAL_SECONDS
-
-    return sum(map(one, todo))
-
-
 def install() -> Path:
     """The Python of the peers' environment, made first where it is missing or of other requirements."""
     wanted = HERE / "peers" / "requirements.txt"
@@ -175,7 +122,8 @@ def install() -> Path:
         return python
     print(f"installing the peers into {ENVIRONMENT.name}: a few minutes")
     try:
-        venv.create(ENVIRONMENT, with_pip=True)
+        if not python.exists():
+            venv.create(ENVIRONMENT, with_pip=True)
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"no environment for the peers: {error}")
         return python
@@ -213,25 +161,11 @@ def environment(allocator: str) -> dict[str, str]:
 def run(entry: Entry, python: Path, given: argparse.Namespace) -> dict[str, Any]:
     """What one process answers, or its error in a line."""
     program, module = (sys.executable, "peers.ours") if entry.loop in OURS else (str(python), "peers.loops")
-    command = [program, "-m", module, entry.loop, entry.shape, f"--steps={given.steps}"]
-    began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [*command, f"--seconds={given.seconds}"],
-            env=environment(entry.allocator),
-            capture_output=True,
-            text=True,
-            timeout=3600,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"error": f"left out ({error})"}
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        return {"error": f"left out ({(done.stderr.strip().splitlines() or ['no answer'])[-1]})"}
-    answer = json.loads(lines[-1])
-    if answer["tcmalloc"] != (entry.allocator == TCMALLOC):
+    command = [program, "-m", module, entry.loop, entry.shape, f"--steps={given.steps}", f"--seconds={given.seconds}"]
+    answer = asked(command, environment(entry.allocator))
+    if "error" not in answer and answer["tcmalloc"] != (entry.allocator == TCMALLOC):
         return {"error": "left out (tcmalloc could not be preloaded)"}
-    return entry._asdict() | answer | {"wall_seconds": time.perf_counter() - began}
+    return entry._asdict() | answer
 
 
 def speed(run: dict[str, Any]) -> float:

@@ -1,1 +1,1 @@
-"""What the training benchmarks run, each in a process of its own: python -m peers.loops, .ours, .recipes."""
+"""What the benchmarks against peers run, each in a process of its own: python -m peers.loops, .ours, .generators ..."""

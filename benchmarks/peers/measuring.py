@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from peers.process import memory
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -98,9 +100,3 @@ def answer(clock: Clock, shape: Shape, model: nn.Module, positions: int, loss: f
             }
         )
     )
-
-
-def memory(name: str) -> int:
-    """Bytes of a line of /proc/self/status: VmHWM is the most that was resident so far, VmRSS what is now."""
-    with open("/proc/self/status") as lines:
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))

@@ -1,0 +1,9 @@
+"""What a process knows of itself. Needs nothing installed."""
+
+from __future__ import annotations
+
+
+def memory(name: str) -> int:
+    """Bytes of a line of /proc/self/status: VmHWM is the most that was resident so far, VmRSS what is now."""
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
