@@ -384,6 +384,7 @@ def test_a_conversation_goes_on_is_taken_back_and_saved(visit: Visit) -> None:
         {"role": "assistant", "content": first},
         {"role": "user", "content": "And then?"},
     ]
+    page.locator("#log [role=listbox]").first.dispatch_event("pointerover")  # between two tokens
     page.locator("#log .token").first.hover()
     assert page.locator("#about li").count() >= 5
     before = len(visit.bodies)
@@ -426,17 +427,14 @@ def test_what_a_model_wrote_can_be_copied(browser: Any, server: Running) -> None
         assert visit.page.evaluate("navigator.clipboard.readText()") == visit.wanted("5gram", "The ")["text"]
 
 
-def test_the_template_is_shown_where_the_server_renders_it(browser: Any, server: Running) -> None:
-    with visiting(browser, server) as visit:
-        described = {"paths": {"/v1/chat/render": {}}}
-        visit.page.route("**/openapi.json", lambda way: way.fulfill(json=described))
-        visit.page.route("**/v1/chat/render", lambda way: way.fulfill(json={"text": "<|im_start|>user", "ids": [1]}))
-        visit.page.reload()
-        visit.page.click("#tab-chat")
-        visit.page.fill("#message", "Hello")
-        visit.page.click("#template summary")
-        visit.see("#rendering", "<|im_start|>user")
-        assert visit.bodies[-1] == {"model": "llama", "messages": [{"role": "user", "content": "Hello"}]}
+def test_the_template_is_shown_as_the_model_reads_it(visit: Visit) -> None:
+    visit.page.click("#tab-chat")
+    visit.page.fill("#system", "Be brief.")
+    visit.page.fill("#message", "Hello")
+    visit.page.click("#template summary")
+    visit.see("#rendering", "<|im_start|>user")
+    wanted = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    assert visit.page.locator("#rendering").text_content() == wanted
 
 
 def test_without_a_chat_template_there_is_no_chat(browser: Any) -> None:
@@ -444,6 +442,155 @@ def test_without_a_chat_template_there_is_no_chat(browser: Any) -> None:
         visit.page.click("#tab-chat")
         visit.see("#no-chat", "None of these models has a chat template")
         assert not visit.page.is_visible("#message")
+
+
+# Inside the model
+
+
+def look(visit: Visit, model: str = "llama") -> dict[str, Any]:
+    """Look inside, and what the server says to the same question."""
+    visit.page.select_option("#looked", model)
+    visit.page.click("#look")
+    visit.done("look")
+    visit.see("#looked-at", f"{model} reads")
+    return visit.server.http.post("/v1/inspect", json=visit.bodies[-1]).json()
+
+
+def shown(visit: Visit, table: str) -> list[list[str]]:
+    """The cells of a table, row by row."""
+    rows = f"#{table} tbody tr"
+    return visit.page.locator(rows).evaluate_all("all => all.map(r => [...r.cells].map(c => c.textContent))")
+
+
+def seen(name: str) -> str:
+    """As the page writes a token's name, what cannot be seen made visible."""
+    signs = {code: chr(0x2400 + code) for code in range(32)} | {9: "⇥", 10: "↵", 32: "·", 127: "U+007f"}
+    return name.translate(signs)
+
+
+def test_the_last_text_is_seen_layer_by_layer(visit: Visit) -> None:
+    visit.generate("The st", "llama", max_tokens="8")
+    visit.see("article .note", "Cut off")
+    found = look(visit)
+    assert visit.bodies[-1]["text"] == "The st" + visit.wanted("llama", "The st", max_tokens=8)["text"]
+    head, *layers = visit.page.locator("#lens thead th").all_text_contents()
+    assert (head, layers) == ("token", found["lens"]["layers"]) == ("token", ["embedding", "block 0", "block 1"])
+    names = [found["names"][str(token)] for token in found["ids"]]
+    best = [
+        [seen(found["names"][str(layer[place][0][0])]) for layer in found["lens"]["top"]] for place in range(len(names))
+    ]
+    assert shown(visit, "lens") == [[seen(name), *row] for name, row in zip(names, best, strict=True)]
+    came = visit.page.locator("#lens td.came").count()
+    ids, top = found["ids"], found["lens"]["top"]
+    assert came == sum(layer[n][0][0] == ids[n + 1] for layer in top for n in range(len(ids) - 1))
+    cell = visit.page.locator("#lens tbody tr").nth(3).locator("td").nth(1)
+    cell.hover()
+    assert visit.page.locator("#about li").count() == 5
+    share = 100 * top[1][3][0][1]
+    assert float(visit.page.inner_text("#about li.here span:last-child").split()[0]) == pytest.approx(share, rel=0.006)
+    assert cell.get_attribute("aria-label").startswith("block 0, after ")
+
+
+def test_a_head_of_attention_is_chosen_and_drawn(visit: Visit) -> None:
+    visit.page.fill("#prompt", "The statement")
+    found = look(visit)
+    assert visit.bodies[-1]["text"] == "The statement"
+    assert visit.page.locator("#layer option").all_inner_texts() == ["0", "1"]
+    assert visit.page.locator("#head option").all_inner_texts() == ["0", "1", "2", "3"]
+    before = "all => all.map(c => c.style.getPropertyValue('--w'))"
+    for place in ((0, 0), (1, 0), (1, 3)):
+        if place != (0, 0):
+            with visit.page.expect_response("**/v1/inspect"):
+                select, number = ("#head", place[1]) if place[1] else ("#layer", place[0])
+                visit.page.select_option(select, str(number))
+            visit.see("#spoken", f"Layer {place[0]}, head {place[1]}.")
+        body = {"model": "llama", "text": "The statement", "lens": False, "layer": place[0], "head": place[1]}
+        weights = visit.server.http.post("/v1/inspect", json=body).json()["attention"]["weights"]
+        wanted = [f"{round(100 * math.sqrt(weight))}%" for row in weights for weight in row]
+        assert visit.page.locator("#weights td").evaluate_all(before) == wanted
+    assert len(weights) == len(found["ids"])
+    cell = visit.page.locator("#weights tbody tr").nth(5).locator("td").nth(2)
+    cell.hover()
+    assert "from “" in visit.page.inner_text("#about")
+    assert float(visit.page.inner_text("#about > p").split("\n")[1].split()[0]) == pytest.approx(
+        100 * weights[5][2], rel=0.01
+    )
+    assert visit.page.locator("#about li").count() == 6
+    assert not visit.page.is_visible("#scale")
+
+
+def test_the_tables_are_walked_with_the_keyboard(visit: Visit) -> None:
+    visit.page.fill("#prompt", "The state")
+    look(visit)
+    rows = visit.page.locator("#lens tbody tr").count()
+    where = "(e => [e.closest('table')?.id, e.parentNode.rowIndex - 1, e.cellIndex - 1])(document.activeElement)"
+    visit.page.locator("#look").focus()
+    keys = [("Tab", ["lens", 0, 0]), ("ArrowRight", ["lens", 0, 1]), ("ArrowDown", ["lens", 1, 1])]
+    keys += [
+        ("ArrowUp", ["lens", 0, 1]),
+        ("ArrowUp", ["lens", 0, 1]),
+        ("End", ["lens", 0, 2]),
+        ("Home", ["lens", 0, 0]),
+    ]
+    for key, place in keys:
+        visit.page.keyboard.press(key)
+        assert visit.page.evaluate(where) == place, key
+        assert visit.page.locator("#about li").count() == 5
+    for _ in range(3):
+        visit.page.keyboard.press("Tab")
+    keys = [("ArrowRight", ["weights", 0, 0]), ("ArrowDown", ["weights", 1, 0]), ("ArrowRight", ["weights", 1, 1])]
+    for key, place in [*keys, ("ArrowUp", ["weights", 1, 1]), ("ArrowDown", ["weights", 2, 1])]:
+        visit.page.keyboard.press(key)
+        assert visit.page.evaluate(where) == place, key
+    assert visit.page.locator("[role=grid] [tabindex='0']").count() == 2
+    assert visit.page.locator("#lens tbody tr").count() == rows
+    assert visit.page.evaluate(NAMELESS) == []
+
+
+def test_a_conversation_is_looked_at_in_its_template(visit: Visit) -> None:
+    visit.page.click("#tab-chat")
+    visit.page.select_option("#talker", "llama")
+    visit.page.click("#look")
+    visit.see("#looked-at", "no conversation yet")
+    visit.set(max_tokens="5", temperature="0")
+    say(visit, "Hello")
+    found = look(visit)
+    hello = {"model": "llama", "messages": [{"role": "user", "content": "Hello"}]}
+    answer = visit.server.http.post("/v1/chat/completions", json={**hello, "max_tokens": 5, "temperature": 0}).json()
+    said = [*hello["messages"], {"role": "assistant", "content": answer["choices"][0]["message"]["content"]}]
+    body = {"model": "llama", "messages": said, "add_generation_prompt": False}
+    assert found["ids"] == visit.server.http.post("/v1/chat/render", json=body).json()["ids"]
+    say(visit, "And then?")
+    assert not visit.page.is_visible("#views")
+
+
+def test_of_a_long_text_the_end_is_seen_and_a_model_without_attention_has_none(visit: Visit) -> None:
+    assert visit.page.locator("#looked option").all_inner_texts() == ["llama", "slow"]
+    visit.page.fill("#prompt", "long " * 60)
+    found = look(visit, "slow")
+    visit.see("#looked-at", f"128 tokens; the {found['left_out']} before were left out")
+    assert visit.page.locator("#lens tbody tr").count() == 128
+    assert not visit.page.is_visible("#weights-view")
+    look(visit, "llama")
+    assert visit.page.locator("#weights td").count() == 128 * 129 // 2
+
+
+def test_without_layers_there_is_nothing_to_look_into(browser: Any) -> None:
+    with running({"5gram": rung("ngram")}) as server, visiting(browser, server) as visit:
+        visit.see("#serving", "1 model")
+        assert not visit.page.is_visible("#inside")
+
+
+def test_what_cannot_be_looked_at_is_told_in_words(visit: Visit) -> None:
+    error = {"message": "no such thing", "type": "invalid_request_error", "param": None, "code": None}
+    visit.page.route("**/v1/inspect", lambda way: way.fulfill(status=400, json={"error": error}))
+    visit.page.fill("#prompt", "x")
+    visit.page.click("#look")
+    visit.see("#looked-at.trouble", "The server refuses this: no such thing.")
+    assert visit.page.inner_text("#look") == "Look inside"
+    visit.page.unroute_all()
+    look(visit)
+    visit.complaints = [text for text in visit.complaints if "400" not in text]
 
 
 # Keys, and a server that goes
@@ -477,7 +624,7 @@ def test_a_server_that_goes_away_is_told_and_found_again(browser: Any) -> None:
     with contextlib.ExitStack() as stack:
         with running(models) as server:
             visit = stack.enter_context(visiting(browser, server))
-            visit.generate("a", "slow", temperature="1", max_tokens="200")
+            visit.generate("a", "slow", temperature="1", max_tokens="200", seed="0")  # which does not end by itself
             visit.page.locator(".token").nth(1).wait_for()
         visit.see("article .trouble", "shutting down")
         visit.page.click("#generate")
@@ -497,6 +644,10 @@ def test_nothing_hangs_over_on_a_narrow_screen(browser: Any, server: Running, wi
         visit.page.locator(".token").nth(1).tap()
         assert visit.page.locator("#about li").count() >= 5
         over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert visit.page.evaluate(over) <= 0
+        look(visit)
+        visit.page.locator("#lens td").nth(1).tap()
+        assert visit.page.locator("#about li").count() == 5
         assert visit.page.evaluate(over) <= 0
         visit.page.click("#tab-chat")
         say(visit, "Hello")

@@ -97,7 +97,7 @@ def test_a_client_that_leaves_while_its_prompt_is_scored_or_its_body_awaited_cos
         torn.sendall(head(server, 1000) + b"{")
         torn.close()
         until(lambda: not server.site.cases)
-        until(lambda: not server.site.served["m"].worker.scores)
+        until(lambda: not server.site.served["m"].worker.readings)
         assert server.site.served["m"].worker.open == 0
         works(server)
 

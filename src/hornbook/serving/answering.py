@@ -17,6 +17,7 @@ from hornbook.serving.orders import News, Order
 from hornbook.serving.prompts import Prompt
 from hornbook.serving.refusals import Refusal, as_json, json_response
 from hornbook.serving.requests import Asked
+from hornbook.serving.scores import scored
 from hornbook.serving.site import Case, Served, Site
 
 Json = dict[str, Any]
@@ -119,7 +120,8 @@ class Job:
         """The tokens of each prompt with their log-probabilities, where they are to be echoed."""
         if not self.echo or self.alternatives is None:
             return [[] for _ in self.prompts]
-        found = [await self.order.score(prompt.ids, self.alternatives) for prompt in self.prompts]
+        model, most = self.served.model, self.alternatives
+        found = [await self.order.read(scored(model, prompt.ids, most)) for prompt in self.prompts]
         return [list(Places(self.served.spelling).of(chosen)) for chosen in found]
 
     def part(self, prompt: Prompt) -> Part:

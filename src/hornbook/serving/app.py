@@ -15,12 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from hornbook import __version__
-from hornbook.serving.chat import converse
+from hornbook.serving.chat import converse, render
 from hornbook.serving.completions import complete
 from hornbook.serving.gate import Gate
+from hornbook.serving.inspecting import inspect
 from hornbook.serving.refusals import Refusal, invalid, json_response
-from hornbook.serving.requests import ChatRequest, CompletionRequest
-from hornbook.serving.responses import ERRORS, ChatCompletion, Completion, Health, Model, Models
+from hornbook.serving.requests import ChatRequest, CompletionRequest, InspectRequest, RenderRequest
+from hornbook.serving.responses import ERRORS, ChatCompletion, Completion, Health, Inspection, Model, Models, Rendered
 from hornbook.serving.site import Served, Site
 
 PAGE = Path(__file__).with_name("page.html")
@@ -91,6 +92,16 @@ def add_answers(app: FastAPI, site: Site) -> None:
         """Answer in a conversation. Only for models with a chat template."""
         return await converse(site, request.scope["hornbook"], asked)
 
+    @app.post("/v1/chat/render", response_model=Rendered, responses=refusals, **shared)
+    async def chat_render(asked: RenderRequest, request: Request) -> Response:
+        """What the model's chat template makes of messages."""
+        return await render(site, request.scope["hornbook"], asked)
+
+    @app.post("/v1/inspect", response_model=Inspection, responses=refusals, **shared)
+    async def look_inside(asked: InspectRequest, request: Request) -> Response:
+        """What each layer would say next, and where a head looks, for the last 128 tokens of a text."""
+        return await inspect(site, request.scope["hornbook"], asked)
+
 
 def add_rest(app: FastAPI, site: Site) -> None:
     shared: dict[str, Any] = {"dependencies": locks(site)}
@@ -145,6 +156,8 @@ def listed(site: Site, served: Served) -> dict[str, Any]:
         "family": config.family,
         "context": config.context,
         "chat": served.chat,
+        "lens": served.lens,
+        "attention": served.attention,
     }
 
 
@@ -184,6 +197,8 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     field = place[0]
     if field == "prompt" and first["type"] != "missing":
         return await on_refusal(request, invalid("prompt: a text, token ids, or a list of either", field))
+    if field == "text" and first["type"] != "missing":
+        return await on_refusal(request, invalid("text: a text, or its token ids", field))
     return await on_refusal(request, invalid(f"{field}: {first['msg']}", field))
 
 
@@ -197,7 +212,7 @@ def described(app: FastAPI, site: Site) -> dict[str, Any]:
         parts, names = schema["components"]["schemas"], list(site.served)
         for name in ("HTTPValidationError", "ValidationError"):
             parts.pop(name, None)
-        for shape in (parts["CompletionRequest"], parts["ChatRequest"]):
+        for shape in (parts[name] for name in parts if name.endswith("Request")):
             if not site.keys:  # without a key, this description can be read, and the names cannot
                 shape["properties"]["model"]["anyOf"][0]["enum"] = names
             if len(names) > 1:

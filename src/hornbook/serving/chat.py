@@ -1,4 +1,4 @@
-"""/v1/chat/completions: a conversation in the model's own template, and the next message."""
+"""/v1/chat/render: a conversation in the model's own template. /v1/chat/completions: the message that comes next."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from hornbook.serving.answering import Job, Json
 from hornbook.serving.logprobs import Placed, Spelling, chat_logprobs
-from hornbook.serving.prompts import chat_prompt, new_tokens
-from hornbook.serving.requests import ChatRequest
+from hornbook.serving.prompts import chat_prompt, new_tokens, render_prompt
+from hornbook.serving.refusals import json_response
+from hornbook.serving.requests import ChatRequest, RenderRequest
 from hornbook.serving.site import Case, Site
 
 
@@ -39,3 +40,14 @@ async def converse(site: Site, case: Case, asked: ChatRequest) -> Response:
     prompts = await chat_prompt(site, served, asked)
     tokens = new_tokens(site, served, prompts, asked.limit)
     return await Job(site, case, served, asked, Chat(), order, prompts, tokens, asked.alternatives).answer()
+
+
+async def render(site: Site, case: Case, asked: RenderRequest) -> Response:
+    """What the model would read. It takes a place as an answer does. Refusal for what cannot be rendered."""
+    served = site.find(asked.model)
+    order = site.order(case, served, 1)
+    found = await render_prompt(site, served, asked)
+    order.check(())
+    if site.settings.log_prompts:
+        case.notes["prompts"] = [found.text]
+    return json_response(found._asdict())

@@ -6,14 +6,16 @@ An order lives on the event loop; the worker's thread only reads its requests an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from hornbook.generation.answers import Answer, Chosen, Piece, Request
+from hornbook.generation.answers import Answer, Piece, Request
 from hornbook.serving.refusals import Refusal, invalid
 
 if TYPE_CHECKING:
     from hornbook.serving.worker import Worker
+
+T = TypeVar("T")
 
 BACKLOG = 50_000
 """Pieces that may wait to be sent. Long before, a client that does not read at all is cut off by time."""
@@ -55,9 +57,9 @@ class Order:
         self.requests, self.answers, self.placed = requests, [None] * self.count, True
         self.worker.accept(self)
 
-    async def score(self, ids: Sequence[int], alternatives: int) -> list[Chosen]:
-        """How likely the model holds each token of a prompt; before anything is placed."""
-        future = self.worker.score(self, ids, alternatives)
+    async def read(self, pieces: Iterator[T | None]) -> T:
+        """What a reading finds, by the worker's thread; before anything is placed. See `Worker.read`."""
+        future = self.worker.read(self, pieces)
         waiting = asyncio.ensure_future(self.fresh.wait())
         both: set[asyncio.Future[Any]] = {future, waiting}
         try:

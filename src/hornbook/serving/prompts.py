@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hornbook.errors import UserError
 from hornbook.generation.stream import prompt_ids
 from hornbook.serving.refusals import Refusal, invalid
-from hornbook.serving.requests import ChatRequest, CompletionRequest
+from hornbook.serving.requests import ChatRequest, CompletionRequest, RenderRequest
 from hornbook.serving.site import Served, Site
-from hornbook.text.chat import chat_ids
+from hornbook.text.chat import Rendered, chat_ids, rendered
+
+T = TypeVar("T")
 
 TOO_LONG = "context_length_exceeded"
 
@@ -22,7 +24,7 @@ class Prompt(NamedTuple):
     """As `echo` gives it back."""
 
 
-async def elsewhere(site: Site, function: Callable[[], list[Prompt]]) -> list[Prompt]:
+async def elsewhere(site: Site, function: Callable[[], T]) -> T:
     """Run in a thread of its own; a UserError becomes a refusal."""
     try:
         return await asyncio.get_running_loop().run_in_executor(site.pool, function)
@@ -44,7 +46,25 @@ def read(served: Served, said: str | list[int]) -> Prompt:
     return Prompt(said, model.tokenizer.decode(said))
 
 
+async def read_text(site: Site, served: Served, said: str | list[int]) -> Prompt:
+    prompt = await elsewhere(site, lambda: read(served, said))
+    if not prompt.ids:
+        raise invalid("the text is empty, and this model has no token that opens a text", "text")
+    return prompt
+
+
 async def chat_prompt(site: Site, served: Served, asked: ChatRequest) -> list[Prompt]:
+    messages = conversation(served, asked)
+    return await elsewhere(site, lambda: [Prompt(chat_ids(served.model.tokenizer, messages), "")])
+
+
+async def render_prompt(site: Site, served: Served, asked: RenderRequest) -> Rendered:
+    messages, answer = conversation(served, asked), asked.add_generation_prompt is not False
+    return await elsewhere(site, lambda: rendered(served.model.tokenizer, messages, answer))
+
+
+def conversation(served: Served, asked: ChatRequest | RenderRequest) -> list[dict[str, str]]:
+    """The messages; Refusal where the model was not taught to converse."""
     if not served.chat:
         raise invalid(
             f"{served.name} has no chat template: it continues texts, it was not taught to converse. "
@@ -52,8 +72,7 @@ async def chat_prompt(site: Site, served: Served, asked: ChatRequest) -> list[Pr
             "model",
             "no_chat_template",
         )
-    messages = [said.message for said in asked.messages]
-    return await elsewhere(site, lambda: [Prompt(chat_ids(served.model.tokenizer, messages), "")])
+    return [said.message for said in asked.messages]
 
 
 def new_tokens(site: Site, served: Served, prompts: list[Prompt], wanted: int | None) -> int:

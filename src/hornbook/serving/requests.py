@@ -49,10 +49,20 @@ class StreamOptions(Shape):
     include_usage: bool | None = False
 
 
-class Asked(Shape):
-    """What completions and chat have in common. Null is the default everywhere."""
+class Named(Shape):
+    """What every request has. Null is the default everywhere."""
 
     model: Text | None = Field(None, max_length=500, description="May be left out where one model is served.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, body: Any) -> Any:
+        return {name: whole(value) for name, value in body.items()} if isinstance(body, dict) else body
+
+
+class Asked(Named):
+    """What completions and chat have in common."""
+
     n: int | None = Field(1, ge=1, le=MOST_TEXTS, description="Choices for each prompt.")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -165,10 +175,13 @@ class Said(Shape):
         return {"role": "system" if self.role == "developer" else self.role, "content": said}
 
 
+Messages = Annotated[list[Said], Field(min_length=1, max_length=1000)]
+
+
 class ChatRequest(Asked):
     """A conversation that the model is to go on with."""
 
-    messages: Annotated[list[Said], Field(min_length=1, max_length=1000)]
+    messages: Messages
     max_tokens: int | None = Field(
         None, ge=1, lt=2**31, description="New tokens at most; default what there is room for."
     )
@@ -191,3 +204,20 @@ class ChatRequest(Asked):
     def limit(self) -> int | None:
         """New tokens; None for as many as there is room for."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class RenderRequest(Named):
+    """A conversation, to be seen as the model reads it."""
+
+    messages: Messages
+    add_generation_prompt: bool | None = Field(True, description="Up to where the model's next message begins.")
+
+
+class InspectRequest(Named):
+    """A text, to be looked at layer by layer."""
+
+    text: Text | TokenIds
+    lens: bool | None = Field(True, description="The logit lens.")
+    top: int | None = Field(5, ge=1, le=10, description="Tokens that it tells at each place.")
+    layer: int | None = Field(None, ge=0, lt=2**31, description="The attention of this layer, counted from 0.")
+    head: int | None = Field(None, ge=0, lt=2**31, description="The head of that layer, counted from 0; default 0.")

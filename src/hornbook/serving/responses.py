@@ -115,6 +115,42 @@ class ChatChunk(Sent):
     usage: Usage | None = None
 
 
+class Rendered(Sent):
+    """A conversation in the model's template."""
+
+    text: str = Field(description="Special tokens stand in it by their names.")
+    ids: list[int]
+
+
+class LogitLens(Sent):
+    layers: list[str]
+    top: list[list[list[tuple[int, float]]]] = Field(
+        description="For each layer and each token the ids that are likeliest to come next, with their probabilities."
+    )
+
+
+class Weights(Sent):
+    layer: int
+    head: int
+    weights: list[list[float]] = Field(description="A row for each token: how it weighs itself and those before it.")
+
+
+class Inspection(Sent):
+    """What stands inside the model when it reads a text."""
+
+    model: str
+    ids: list[int] = Field(description="What was read: the last tokens of the text.")
+    left_out: int = Field(description="How many tokens stand before them, and were not read.")
+    names: dict[str, str] = Field(description="What the tokens that occur here are called, by their ids.")
+    lens: LogitLens | None
+    attention: Weights | None
+
+
+class Attention(Sent):
+    layers: int
+    heads: int = Field(description="In each layer.")
+
+
 class Model(Sent):
     id: str
     object: Literal["model"]
@@ -123,6 +159,8 @@ class Model(Sent):
     family: str
     context: int = Field(description="Tokens of prompt and answer together.")
     chat: bool = Field(description="Whether it has a chat template.")
+    lens: bool = Field(description="Whether /v1/inspect has layers to look at.")
+    attention: Attention | None = Field(description="What there is of it for /v1/inspect.")
 
 
 class Models(Sent):

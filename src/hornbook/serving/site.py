@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any
 
 from hornbook import __version__, machine
 from hornbook.config import Serve
+from hornbook.errors import UserError
+from hornbook.inspection.lens import attention_size, depths
 from hornbook.layers.model import LanguageModel
 from hornbook.serving.keys import Keys
 from hornbook.serving.logprobs import Spelling
@@ -68,6 +71,17 @@ class Served:
         self.spelling = Spelling(self.model.tokenizer)
         self.chat = isinstance(self.model.tokenizer.config.get("chat_template"), str)
         self.context = self.model.config.context
+        self.lens, self.attention = inside(self.model)
+
+
+def inside(model: LanguageModel) -> tuple[bool, dict[str, int] | None]:
+    """Whether there are layers to look at, and what there is of attention."""
+    lens, attention = False, None
+    with contextlib.suppress(UserError):
+        lens = bool(depths(model))
+    with contextlib.suppress(UserError):
+        attention = dict(zip(("layers", "heads"), attention_size(model), strict=True))
+    return lens, attention
 
 
 class Site:
@@ -167,5 +181,6 @@ class Site:
         return metrics.text()
 
 
-KNOWN = {"/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/completions", "/v1/chat/completions"}
+KNOWN = {"/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/inspect"}
+KNOWN |= {"/v1/completions", "/v1/chat/completions", "/v1/chat/render"}
 """Paths that are counted by name."""

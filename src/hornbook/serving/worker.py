@@ -10,17 +10,17 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from hornbook.errors import UserError
-from hornbook.generation.answers import Answer, Chosen, Piece, Request
+from hornbook.generation.answers import Answer, Piece, Request
 from hornbook.generation.engine import Engine
 from hornbook.layers.model import LanguageModel
 from hornbook.serving.orders import News, Order
 from hornbook.serving.refusals import Refusal, invalid
-from hornbook.serving.scores import scored
 
-Score = tuple[Order, Iterator[list[Chosen] | None], "asyncio.Future[list[Chosen]]"]
+T = TypeVar("T")
+Reading = tuple[Order, Iterator[Any], "asyncio.Future[Any]"]
 
 
 class Worker:
@@ -43,7 +43,7 @@ class Worker:
         """Places taken; touched by the event loop only."""
         self.bell = threading.Condition()
         self.arrivals: list[Order] = []
-        self.scores: deque[Score] = deque()
+        self.readings: deque[Reading] = deque()
         self.ending = False
         self.said: list[tuple[Order, News]] = []
         self.waiting: list[Order] = []
@@ -94,11 +94,12 @@ class Worker:
             self.arrivals.append(order)
             self.bell.notify()
 
-    def score(self, order: Order, ids: Sequence[int], alternatives: int) -> asyncio.Future[list[Chosen]]:
-        """The log-probabilities of a prompt's tokens, read in pieces between the engine's steps."""
-        future: asyncio.Future[list[Chosen]] = self.loop.create_future()
+    def read(self, order: Order, pieces: Iterator[T | None]) -> asyncio.Future[T]:
+        """What the model is asked beside generating: `pieces` gives None after each piece of work, of which one is done
+        between two of the engine's steps, and what was found in the end."""
+        future: asyncio.Future[T] = self.loop.create_future()
         with self.bell:
-            self.scores.append((order, scored(self.model, ids, alternatives), future))
+            self.readings.append((order, pieces, future))
             self.bell.notify()
         return future
 
@@ -112,7 +113,7 @@ class Worker:
     def run(self) -> None:
         while True:
             with self.bell:
-                while not (self.arrivals or self.scores or self.engine.busy or self.ending):
+                while not (self.arrivals or self.readings or self.engine.busy or self.ending):
                     self.bell.wait()
                 arrivals, self.arrivals = self.arrivals, []
             if self.ending:
@@ -121,7 +122,7 @@ class Worker:
             self.turn(arrivals)
 
     def turn(self, arrivals: list[Order]) -> None:
-        """Let orders in, take one step, read one piece of a prompt to score, tell of it all."""
+        """Let orders in, take one step, do one piece of a reading, tell of it all."""
         try:
             for order in arrivals:
                 self.enter(order)
@@ -131,7 +132,7 @@ class Worker:
             self.trouble(error)
             self.end_all("error", arrivals)
             self.engine = self.make()
-        if self.scores:
+        if self.readings:
             self.read_on()
         self.hand_over()
 
@@ -162,17 +163,17 @@ class Worker:
         self.hand_over()
 
     def read_on(self) -> None:
-        """One piece of the first prompt that is to be scored."""
-        order, pieces, future = self.scores[0]
+        """One piece of the first reading."""
+        order, pieces, future = self.readings[0]
         order.started = True
         found, failed = None, None
         try:
             found = None if order.given_up else next(pieces)
         except Exception as error:
             self.trouble(error)
-            failed = Refusal(500, "the model could not read the prompt")
+            failed = Refusal(500, "the model could not read the text")
         if found is not None or failed is not None or order.given_up:
-            self.scores.popleft()
+            self.readings.popleft()
             self.call(settle, future, found, failed)
 
     def hand_over(self) -> None:
@@ -193,7 +194,7 @@ class Worker:
             self.ending = True
 
 
-def settle(future: asyncio.Future[list[Chosen]], found: list[Chosen] | None, failed: Refusal | None) -> None:
+def settle(future: asyncio.Future[Any], found: Any, failed: Refusal | None) -> None:
     if future.done():
         return
     if failed is not None:

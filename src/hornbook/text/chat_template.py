@@ -1,15 +1,21 @@
-"""Renders one chat template, as a program of its own: JSON in, JSON out, little memory, little time.
+"""Renders chat templates, as a program of its own: a line of JSON in, a line of JSON out, little memory, little time.
 
 A template is a program in Jinja's language, by whoever made the model. Jinja's immutable sandbox keeps it from Python,
-but not from filling the memory or running for hours; the limits of a process do. Run by `text/chat.py`.
+but not from filling the memory or running for hours; the limits of a process do. Each is rendered in a fork of its
+own, which knows nothing of those before; without forks (Windows) the program ends after one. Run by `rendering.py`.
 """
 
 import json
+import os
 import sys
 from datetime import datetime
 
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 MEMORY, SECONDS, LONGEST = 2**30, 5, 4_000_000
 """Bytes, seconds of CPU time, characters."""
+STOPPED = {"error": "it was stopped, for it takes more time or memory than a conversation can need"}
 
 
 def limit() -> None:
@@ -24,8 +30,6 @@ def limit() -> None:
 
 def render(task: dict) -> str:
     """The text that task['template'] makes of task['values']."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: object) -> None:
         raise TemplateError(str(message))
@@ -43,13 +47,40 @@ def render(task: dict) -> str:
     return text
 
 
-if __name__ == "__main__":
-    given = json.load(sys.stdin)
+def answer(line: bytes) -> None:
+    """Render what a line asks for, and write the answer."""
+    task = json.loads(line)
     limit()
     try:
-        answer = {"text": render(given)}
+        found = {"text": render(task)}
     except MemoryError:
-        answer = {"error": "it takes more memory than a conversation can need"}
+        found = {"error": "it takes more memory than a conversation can need"}
     except Exception as error:  # a template's fault, whatever it is
-        answer = {"error": (str(error) or repr(error)).splitlines()[0]}
-    json.dump(answer, sys.stdout)
+        found = {"error": (str(error) or repr(error)).splitlines()[0]}
+    write(found)
+
+
+def write(found: dict) -> None:
+    sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def serve() -> None:
+    """A fork for each line, one after another, until nobody asks any more."""
+    for line in sys.stdin.buffer:
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                answer(line)
+                code = 0
+            finally:
+                os._exit(code)
+        if os.waitpid(child, 0)[1]:
+            write(STOPPED)
+
+
+if __name__ == "__main__":
+    if hasattr(os, "fork"):
+        serve()
+    else:
+        answer(sys.stdin.buffer.readline())
