@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from folders import TOKENIZER, folder_of, same, speaking, store, tensors_of
+from hornbook.adapt.lora import adapt, adapters
 from hornbook.checkpoint import load
-from hornbook.config import Import
+from hornbook.config import Adapter, Import
 from hornbook.errors import UserError
 from hornbook.exchange import import_model
+from hornbook.formats.peft_base import weights_hash
 from hornbook.formats.sources import published
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -240,3 +243,19 @@ def test_without_huggingface_hub_the_extra_is_named(hub: FakeHub, monkeypatch: p
     with pytest.raises(UserError, match=r"downloading openai-community/gpt2 needs the package 'huggingface_hub'"):
         load("gpt2")
     assert not hub.asked
+
+
+def test_an_adapter_comes_with_the_base_that_it_names(hub: FakeHub, tmp_path: Path) -> None:
+    base = folder_of(speaking("gpt2"), tmp_path / "base")
+    hub.add("someone/base", base)
+    model = adapt(load(base), Adapter(rank=2, base="hf:someone/base", sha256=weights_hash(base)))
+    with torch.no_grad():
+        for module in adapters(model).values():
+            module.B.fill_(0.1)
+    hub.add("someone/adapter", folder_of(model, tmp_path / "adapter", None))
+    again = load("hf:someone/adapter")
+    assert same(again, model)
+    assert again.tokenizer.encode("a b")
+    hub.server.shutdown()
+    hub.server.server_close()
+    assert same(load("hf:someone/adapter"), model)

@@ -21,6 +21,8 @@ from hornbook.formats.coded import coded_weights, fill_coded, match_coded, read_
 from hornbook.formats.config_json import read_config
 from hornbook.formats.filling import build_empty, fill, match
 from hornbook.formats.huggingface import stored_weights, to_hf_config
+from hornbook.formats.peft import put_on, refill, save_adapter
+from hornbook.formats.peft_base import base_of, check_base, is_adapter
 from hornbook.formats.sources import locate
 from hornbook.formats.weights import INDEX, QUANTIZED, SAFETENSORS, open_weights
 from hornbook.layers.model import LanguageModel
@@ -45,7 +47,8 @@ def save_model(
 
     `generation` is what generation_config.json says beside the ids that the model states. Holds one shard's rounded or
     rearranged tensors beside the model. A model without a tokeniser is written without one. The integers and scales of
-    a quantised model are written as they are, under our names, and nobody else can read them.
+    a quantised model are written as they are, under our names, and nobody else can read them. Of a model with a LoRA
+    adapter that is all which is written, as a PEFT folder that names its base.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
@@ -55,7 +58,10 @@ def save_model(
     write_json(folder / "config.json", spelled)
     ends = {key: spelled[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if spelled[key] is not None}
     write_json(folder / "generation_config.json", ends | dict(generation or {}))
-    save_weights(folder, model, DTYPES[dtype], shard)
+    if model.adapter is not None:
+        save_adapter(folder, model, DTYPES[dtype])
+    else:
+        save_weights(folder, model, DTYPES[dtype], shard)
     if tokenizer is not None:
         tokenizer.save(folder, config.context)
 
@@ -107,13 +113,15 @@ def load(
     dtype: torch.dtype | str | None = None,
     text: bool = False,
     bits: int | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
     """The model of a run, a Hugging Face folder or a .gguf file, or one from the Hub: `gpt2`, `hf:owner/name@revision`.
 
-    Its numbers become float32 where `dtype` says nothing. With `bits` (8 or 4) each matrix is quantised as soon as it
-    is read, as `hornbook quantize` would with int8 or int4; the model in full is never held. Its tokeniser is
-    `model.tokenizer`, which a folder without one leaves unset; with `text`, that is an error. Raises UserError where
-    there is no such model, or it is damaged or of an unknown kind.
+    A LoRA adapter, ours or PEFT's, comes with the base that it names, on which it is put. Numbers become float32 where
+    `dtype` says nothing. With `bits` (8 or 4) each matrix is quantised as soon as it is read, as `hornbook quantize`
+    would with int8 or int4; the model in full is never held. Its tokeniser is `model.tokenizer`, which a folder without
+    one leaves unset; with `text`, that is an error. Raises UserError where there is no such model, or it is damaged or
+    of an unknown kind. `changes` are fields of a folder's config that are to be others, and change no weight: dropout.
     """
     path, device, number = locate(source), machine.check_device(str(device or "cpu")), number_type(dtype)
     how = quantization_of(bits)
@@ -122,7 +130,7 @@ def load(
 
         model = load_gguf(path, device, number, how)
     else:
-        model = load_folder(path, device, number, how)
+        model = load_folder(path, device, number, how, changes)
     if text and not hasattr(model, "tokenizer"):
         raise UserError(f"{source} came without a tokeniser: put its tokenizer.json into the folder to work with text")
     return model.eval()
@@ -137,14 +145,20 @@ def number_type(name: torch.dtype | str | None) -> torch.dtype:
 
 
 def load_folder(
-    folder: Path, device: torch.device | str, dtype: torch.dtype, how: Quantization | None = None
+    folder: Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    how: Quantization | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
     """The model in a folder, quantised as it comes where `how` says so; memory for it is asked for when every name and
     shape is known to fit.
 
     Peak: the model and one tensor; for pickles from before PyTorch 1.6, the model and its file.
     """
-    config, kept = read_config(folder), read_quantization(folder)
+    if is_adapter(folder):
+        return load_adapted(folder, device, dtype, how, changes)
+    config, kept = read_config(folder).replace(**changes or {}), read_quantization(folder)
     if kept is not None and how is not None:
         raise UserError(f"{folder} is quantised already ({described(kept)}): leave out bits")
     with open_weights(folder) if kept is None else open_weights(folder, (QUANTIZED,)) as weights:
@@ -163,6 +177,22 @@ def load_folder(
     return model
 
 
+def load_adapted(
+    folder: Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    how: Quantization | None,
+    changes: Mapping[str, Any] | None,
+) -> LanguageModel:
+    """The base that an adapter's folder names, with the adapter on. UserError where the base is not what it was."""
+    base = locate(base_of(folder))
+    check_base(folder, base)
+    model = put_on(load_folder(base, device, dtype, how, changes), folder)
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        model.tokenizer = read_tokenizer(folder)
+    return model
+
+
 def read_tokenizer(folder: Path) -> Tokenizer:
     """The tokeniser of a folder that is not trusted."""
     try:
@@ -174,6 +204,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_weights(folder: Path, model: LanguageModel) -> None:
-    """Fill `model` from the weights in a folder; UserError where they are missing, damaged or do not fit."""
+    """Fill `model`, or its adapter, from a folder; UserError where weights are missing, damaged or do not fit."""
+    if model.adapter is not None:
+        return refill(model, folder)
     with open_weights(folder) as weights:
         fill(model, weights, match(build_empty(model.config, len(weights)), weights))

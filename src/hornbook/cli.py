@@ -20,7 +20,7 @@ COMMANDS = {
         "Ladder", "hornbook.commands:ladder", "climb every rung on one text: train, measure, sample, report"
     ),
     "tokenize": Command("Tokenize", "hornbook.commands:tokenize", "train a tokeniser, or show how a text is cut"),
-    "train": Command("Train", "hornbook.commands:train", "pretrain any rung"),
+    "train": Command("Train", "hornbook.commands:train", "pretrain any rung, or train a model further"),
     "evaluate": Command(
         "Evaluate", "hornbook.commands:evaluate", "bits per byte, perplexities, the surprise of a sentence"
     ),

@@ -98,6 +98,32 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """LoRA: what a model learns beside weights that stay as they are (`adapt/lora.py`)."""
+
+    rank: int = 8
+    """Rows of A, columns of B: a matrix becomes W + alpha / rank B A."""
+    alpha: float = 16.0
+    dropout: float = 0.0
+    """Probability, on what A multiplies, while training."""
+    targets: tuple[str, ...] = ("all",)
+    """Parts of the names of linear layers: `query`, `mlp`, `blocks.0`; `all` for those of every block."""
+    base: str = ""
+    """The model that it changes: a folder, or hf:owner/name@revision."""
+    sha256: str = ""
+    """Of that model's weights."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"LoRA with rank {self.rank}, alpha {self.alpha} and dropout {self.dropout} is not possible: rank and "
+                "alpha are above 0, dropout at least 0 and below 1"
+            )
+        if not self.targets:
+            raise UserError("LoRA needs targets: parts of the names of linear layers, such as query, or all")
+
+
+@dataclass(frozen=True)
 class TransformerConfig(ModelConfig):
     """The parts and sizes of one Transformer. A family fixes the parts and names sizes for the rest."""
 
@@ -174,10 +200,11 @@ def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool],
 
 @dataclass(frozen=True)
 class Train:
-    """Pretrain any rung: hornbook train llama-tiny --data wikitext-2 --minutes 5"""
+    """Pretrain any rung, or train a model further: hornbook train llama-tiny --data wikitext-2 --minutes 5"""
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help_behavior_hint="(required without --like)")] = ""
-    """A rung: a named size such as bigram, rnn, rnn-attention, gpt2-tiny, llama-tiny."""
+    """A rung: a named size such as bigram, rnn, rnn-attention, gpt2-tiny, llama-tiny; or what to train further: a run,
+    a model folder, hf:owner/name."""
     data: str = "python-docs"
     """A corpus by name, or a file, a folder, or - for standard input."""
     out: str | None = None
@@ -187,9 +214,17 @@ class Train:
     column: str = "text"
     """The column that holds the text, in .jsonl, .csv and .parquet files."""
     tokenizer: str = "bpe"
-    """bpe, word, char, bytes, or a folder or file to load one from."""
+    """bpe, word, char, bytes, or a folder or file to load one from. What is trained further has its own."""
     vocab: int | None = None
     """Vocabulary size of a tokeniser trained here; default 4,096 for bpe, otherwise all that occur."""
+    lora: int | None = None
+    """LoRA: leave the model's weights as they are, and train beside them matrices of this rank, such as 8."""
+    lora_alpha: float | None = None
+    """Their product counts alpha / rank times; default twice the rank."""
+    lora_dropout: float | None = None
+    """Probability, on what they read, while training; default 0."""
+    lora_targets: tuple[str, ...] | None = None
+    """Linear layers that get them, by name: query, mlp.down, blocks.0, ...; default all, those of every block."""
     steps: int | None = None
     """Length of the run in optimiser steps. One of steps, epochs and minutes; default one epoch."""
     epochs: float | None = None
@@ -202,9 +237,10 @@ class Train:
     rows: int | None = None
     """Rows of a batch that are computed at once, which changes memory and not the result; default all."""
     optimizer: Literal["adamw", "adafactor", "muon"] | None = None
-    """Default: the rung's own recipe."""
+    """Default: the rung's own recipe; further, what the run was trained with, else adamw, as for LoRA."""
     lr: float | None = None
-    """Peak learning rate; default the rung's own recipe, or by optimiser where another one is asked for."""
+    """Peak learning rate; default the rung's own recipe, or by optimiser where another one is asked for; further, a
+    tenth of the latter."""
     weight_decay: float = 0.1
     beta2: float = 0.95
     """AdamW's decay of squared gradients."""
@@ -245,7 +281,7 @@ class Train:
     device: str | None = None
     """cpu, cuda or mps; default the best there is."""
     context: int | None = None
-    """Tokens in a row; default the model's."""
+    """Tokens in a row; default the model's, of one that is trained further at most 1,024."""
     layers: int | None = None
     dim: int | None = None
     heads: int | None = None
@@ -263,7 +299,7 @@ class Train:
     def __post_init__(self) -> None:
         if not self.model and not self.like:
             raise UserError("train needs a model, as in hornbook train llama-tiny, or --like RUN to repeat a run")
-        length = ("eval_tokens", "steps", "epochs", "minutes", "accumulate", "rows", "threads")
+        length = ("eval_tokens", "steps", "epochs", "minutes", "accumulate", "rows", "threads", "lora", "lora_alpha")
         require(self, (*length, "context", "layers", "dim", "heads", "vocab"), lambda x: x > 0, "above 0")
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")
         least = (
@@ -280,7 +316,9 @@ class Train:
             "k",
         )
         require(self, least, lambda x: x >= 0, "0 or more")
-        require(self, ("dropout", "beta2"), lambda x: 0 <= x < 1, "at least 0 and below 1")
+        require(self, ("dropout", "lora_dropout", "beta2"), lambda x: 0 <= x < 1, "at least 0 and below 1")
+        if self.lora is None and (self.lora_alpha, self.lora_dropout, self.lora_targets) != (None, None, None):
+            raise UserError("--lora-alpha, --lora-dropout and --lora-targets belong to --lora RANK, such as --lora 8")
 
 
 MODEL_FIELDS = ("context", "layers", "dim", "heads", "kv_heads", "mlp", "dropout", "cell", "order", "smoothing", "k")

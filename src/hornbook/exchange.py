@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from hornbook.adapt.lora import merge
 from hornbook.adapt.quantization import dequantize
 from hornbook.atomic import folder_written_aside, refuse_existing, written_aside
 from hornbook.checkpoint import DTYPES, load, save_model
@@ -27,6 +28,7 @@ from hornbook.formats.config_json import read_config
 from hornbook.formats.filling import build_empty
 from hornbook.formats.gguf import gguf_table, load_gguf, save_gguf
 from hornbook.formats.gguf_types import LARGEST_HALF, block_formats
+from hornbook.formats.peft_base import described_by
 from hornbook.formats.sources import locate
 from hornbook.layers.model import LanguageModel
 from hornbook.models.ngram import NGram
@@ -56,14 +58,15 @@ class Arrival(NamedTuple):
 
 
 def import_model(settings: Import) -> Arrival:
-    """Write any source as a model folder of ours (fields of `config.Import`). UserError where that cannot be.
+    """Write any source as a model folder of ours (fields of `config.Import`), a LoRA adapter merged into its base.
+    UserError where that cannot be.
 
     Peak memory: the model and, while it is written, one shard's rearranged tensors.
     """
     target = Path(settings.run).expanduser()
     refuse_existing(target)
     place = locate(settings.source)
-    model = load(place, dtype=settings.dtype)
+    model = merge(load(place, dtype=settings.dtype))
     told, before = described(model), answers(model)
     with delivered(target) as aside:
         tokenizer = getattr(model, "tokenizer", None)
@@ -78,8 +81,8 @@ def import_model(settings: Import) -> Arrival:
 def export_model(settings: Export) -> Arrival:
     """Write a model in another program's form (fields of `config.Export`). UserError where that cannot be.
 
-    A quantised model is written in full numbers, those that its integers stand for. Peak memory: the model, what is
-    read back of it, and one shard's or one tensor's rounded numbers.
+    A quantised model is written in full numbers, those that its integers stand for, and a LoRA adapter merged. Peak
+    memory: the model, what is read back of it, and one shard's or one tensor's rounded numbers.
     """
     target = Path(settings.target).expanduser()
     form = settings.format or {".gguf": "gguf", ".arpa": "arpa"}.get(target.suffix, "hf")
@@ -93,8 +96,8 @@ def export_model(settings: Export) -> Arrival:
     refuse_existing(target, folder=form == "hf")
     place = locate(settings.run)
     if place.is_dir() and form != "hf":
-        CHECKS[form](build_empty(read_config(place)))  # before the weights are read
-    model = dequantize(load(place, text=form != "hf"))
+        CHECKS[form](build_empty(read_config(described_by(place))))  # before the weights are read
+    model = dequantize(merge(load(place, text=form != "hf")))
     if form == "hf":
         verified = to_folder(model, target, kind, int(settings.shard_size * 1e9), generation_settings(place))
     else:

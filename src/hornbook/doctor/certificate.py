@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from hornbook import checkpoint
+from hornbook.adapt.lora import merge
 from hornbook.adapt.quantization import weights_only
 from hornbook.config import Doctor
 from hornbook.doctor import learning, loss, reading, rounding, storing, tokens
@@ -63,7 +64,7 @@ def examine(settings: Doctor) -> Iterator[Finding]:
         if settings.foreign:
             subject: Subject = open_foreign(Path(settings.run), settings.device or "cpu", Path(scratch))
         else:
-            model = checkpoint.load(settings.run, settings.device or "cpu")
+            model = merge(checkpoint.load(settings.run, settings.device or "cpu"))
             if model.quantization is not None and model.quantization.outliers:
                 say("LLM.int8() rounds activations by what they are read with: examined with activations in full")
                 weights_only(model)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.errors import UserError, missing_extra
+from hornbook.formats.peft_base import CONFIG, OURS, PICKLED, WEIGHTS
 from hornbook.formats.weights import INDEX, PICKLE, SAFETENSORS
 from hornbook.progress import say
 
@@ -38,8 +39,9 @@ def download_model(repo: str, revision: str | None = None) -> Path:
         except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError):
             raise
         except failures(hub):
-            if kept := cached(hub, repo, "config.json", revision):
-                return kept.parent
+            for name in ("config.json", CONFIG):
+                if kept := cached(hub, repo, name, revision):
+                    return kept.parent
             raise
         files = wanted(info)
         if not files:
@@ -72,8 +74,11 @@ def wanted(info: Any) -> dict[str, int]:
 
 
 def choose_weights(names: Iterable[str]) -> list[str]:
-    """The files of weights among `names`: whole before sharded, safetensors before pickles."""
+    """The files of weights among `names`: an adapter's alone, else whole before sharded, safetensors before pickles."""
     names = set(names)
+    for adapter in (WEIGHTS, PICKLED):
+        if {adapter, CONFIG} <= names:
+            return [CONFIG, OURS, adapter]
     for whole, shard in ((SAFETENSORS, SAFE_SHARD), (PICKLE, PICKLE_SHARD)):
         if whole in names:
             return [whole]

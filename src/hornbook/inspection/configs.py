@@ -10,6 +10,7 @@ from hornbook.config import ModelConfig, Quantization, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.formats.coded import read_quantization
 from hornbook.formats.config_json import read_config
+from hornbook.formats.peft_base import described_by
 from hornbook.text.tokenizer_training import BPE_VOCAB
 
 
@@ -23,7 +24,7 @@ def find_config(source: str, vocab: int | None = None) -> ModelConfig:
     if path.is_dir():
         if vocab is not None:
             raise UserError(f"{source} states its own vocabulary: leave out --vocab, which is for named sizes")
-        return read_config(path)
+        return read_config(described_by(path))
     if path.is_file() or source.startswith("hf:"):
         raise UserError(f"inspect takes folders and named sizes: first `hornbook import {source} runs/x`")
     if "/" in source or source.startswith("."):
@@ -35,7 +36,7 @@ def find_config(source: str, vocab: int | None = None) -> ModelConfig:
 def find_quantization(source: str) -> Quantization | None:
     """How the model in a folder is quantised; None where it is not, and for a named size."""
     path = Path(source).expanduser()
-    return read_quantization(path) if path.is_dir() else None
+    return read_quantization(described_by(path)) if path.is_dir() else None
 
 
 def stand_in(config: ModelConfig, sizes: Mapping[str, int]) -> ModelConfig:

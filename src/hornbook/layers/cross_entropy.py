@@ -21,7 +21,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """features (N,E), weight (V,E), bias (V,) or None, targets (N,) int64 -> sum of nats, () float32.
 
     Products in `dtype`, softmax and sums in float32. Targets of -100 give nothing. Where gradients are off, none are
-    taken.
+    taken, and none for a weight or a bias that does not learn.
     """
 
     @staticmethod
@@ -34,6 +34,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
         learns: bool,
+        weight_learns: bool,
+        bias_learns: bool,
     ) -> Tensor:
         matrix = weight.to(dtype)
         nats = torch.zeros((), device=features.device)
@@ -54,13 +56,13 @@ class LinearCrossEntropy(torch.autograd.Function):
                 continue
             found = off_target(powers * (real[:, None] / total), place, real).to(dtype)
             for_features.append(found @ matrix)
-            product = found.t() @ part
-            for_weight = product.float() if for_weight is None else for_weight + product
-            if bias is not None:
+            if weight_learns:
+                product = found.t() @ part
+                for_weight = product.float() if for_weight is None else for_weight + product
+            if bias_learns:
                 summed = found.sum(0, dtype=torch.float32)
                 for_bias = summed if for_bias is None else for_bias + summed
         if learns:
-            assert for_weight is not None
             ctx.save_for_backward(torch.cat(for_features), for_weight, for_bias)
             ctx.dtypes = features.dtype, weight.dtype, None if bias is None else bias.dtype
         return nats
@@ -71,12 +73,9 @@ class LinearCrossEntropy(torch.autograd.Function):
         of_features, of_weight, of_bias = ctx.dtypes
         return (
             (for_features * factor).to(of_features),
-            (for_weight * factor).to(of_weight),
+            None if for_weight is None else (for_weight * factor).to(of_weight),
             None if for_bias is None else (for_bias * factor).to(of_bias),
-            None,
-            None,
-            None,
-            None,
+            *[None] * 6,
         )
 
 
@@ -101,4 +100,6 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor | None, 
             dtype,
             CHUNK,
             torch.is_grad_enabled(),
+            weight.requires_grad,
+            bias is not None and bias.requires_grad,
         )

@@ -15,6 +15,7 @@ from hornbook.data.shards import Shard
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
 from hornbook.training.engine import Engine, out_of_memory
+from hornbook.training.prepare import row_length
 
 MOST = 512
 NEAR = 0.97
@@ -25,7 +26,7 @@ ROOM = 0.8
 
 def find_batch(settings: Train, model: LanguageModel, shard: Shard) -> int:
     """Rows in a batch. Doubles them until memory or windows run out, or speed has fallen twice; measured uncompiled."""
-    context = model.config.context
+    context = row_length(settings, model)
     windows = max(1, (len(shard.tokens) - 1) // context)
     random = torch.get_rng_state()
     trial = dataclasses.replace(settings, batch=1, rows=MOST, compile="no")

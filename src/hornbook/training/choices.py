@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hornbook import machine
+from hornbook.adapt.lora import training_flops
 from hornbook.config import Train
 from hornbook.data.shards import Shard
 from hornbook.layers.attention import Where
@@ -19,6 +20,7 @@ from hornbook.layers.transformer import band
 from hornbook.progress import duration, say
 from hornbook.training.batch_size import find_batch
 from hornbook.training.engine import KERNELS, PRECISIONS
+from hornbook.training.prepare import row_length
 
 LONG = 2048
 """Positions above which a CPU is not asked to write out all scores."""
@@ -78,12 +80,12 @@ def choose_compile(settings: Train, model: LanguageModel, shard: Shard) -> str:
     if settings.minutes:
         seconds = 60 * settings.minutes
     else:
-        context = model.config.context
+        context = row_length(settings, model)
         tokens = (settings.epochs or 0) * len(shard.tokens)
         if settings.steps:
             assert settings.batch != "auto"
             tokens = settings.steps * settings.batch * settings.accumulate * context
-        seconds = tokens * model.flops_per_token(context) / (2e11 if settings.device == "cpu" else 5e13)
+        seconds = tokens * training_flops(model, context) / (2e11 if settings.device == "cpu" else 5e13)
     if seconds <= SHORT:
         return "no"
     if not machine.can_compile():
@@ -98,7 +100,7 @@ def choose_compile(settings: Train, model: LanguageModel, shard: Shard) -> str:
 
 def choose_attention(settings: Train, model: LanguageModel, shard: Shard) -> str:
     """The kernel that is fastest, forward and backward, on this run's shapes, of those that come into question."""
-    context, heads = model.config.context, getattr(model.config, "heads", 1)
+    context, heads = row_length(settings, model), getattr(model.config, "heads", 1)
     if not any(hasattr(module, "kernel") for module in model.modules()):
         return "fused"
     if settings.device == "cpu" and context <= LONG:

@@ -38,10 +38,15 @@ def check_heads(config: TransformerConfig) -> None:
         raise UserError(f"rotary positions turn pairs of channels: a head of {config.head_dim} has an odd one")
 
 
+def row_length(settings: Train, model: LanguageModel) -> int:
+    """Tokens in a row: a model that is trained further may be built for more."""
+    return settings.context or model.config.context
+
+
 def make_batches(settings: Train, model: LanguageModel, shard: Shard) -> tuple[Batches, Callable[[int], Batch]]:
     """The sampler of a run, and batch(k): next-token targets, or hidden tokens for an encoder."""
     assert settings.batch != "auto"
-    sampler = Batches(shard, settings.batch, model.config.context, settings.seed, settings.apart)
+    sampler = Batches(shard, settings.batch, row_length(settings, model), settings.seed, settings.apart)
     if model.causal:
         return sampler, sampler.get
     mask, vocab = mask_token(model.tokenizer), model.config.vocab

@@ -1,4 +1,4 @@
-"""`hornbook train`: a fresh model of any rung, from text to a run folder."""
+"""`hornbook train`: a fresh model of any rung, or one that is there, from text to a run folder."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from hornbook.run import Run
 from hornbook.small_files import read_object
 from hornbook.text.corpora import Corpus, open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
+from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.choices import choose
 from hornbook.training.like import replay
 from hornbook.training.like import told as repeated
 from hornbook.training.optimizers import DEFAULT_RATES
-from hornbook.training.prepare import resolve_config
+from hornbook.training.origin import begun, origin, settle, short_name
+from hornbook.training.prepare import resolve_config, row_length
 from hornbook.training.sample import speak
 from hornbook.training.session import Session
 from hornbook.training.space import checkpoint_bytes
@@ -46,12 +48,12 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
     machine.keep_freed_memory()
     with Run(settings.out) as run:
         run.claim()
-        corpus, shards, model = prepare(settings)
+        corpus, shards, model, facts = prepare(settings)
         if not model.counted:
             settings = choose(settings, model, shards["train"], run.settings())
         told = [*callbacks, *(tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track)]
         session = None if model.counted else Session(settings, model, shards, run, told, replay(settings))
-        facts: dict[str, Any] = {"text": corpus.measure("train").fingerprint, "tokenizer_hash": model.tokenizer.hash}
+        facts |= {"text": corpus.measure("train").fingerprint, "tokenizer_hash": model.tokenizer.hash}
         if settings.like:
             say(repeated(settings, facts))
         if session is not None:
@@ -63,6 +65,8 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
             return read_object(run.folder / "summary.json")
         about: dict[str, Any] = {"model": settings.model, "family": model.config.family, "data": corpus.name}
         about["parameters"] = model.parameter_count()
+        if model.adapter is not None:
+            about["learnt"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         with Bar(settings.model) as bar:
             found = count(settings, model, shards, run, bar, told) if session is None else session.learn(bar)
         summary = found | about
@@ -75,21 +79,30 @@ CHANGEABLE = ("out", "like", "track", "rows", "total_steps")
 """What may differ when a run carries on."""
 
 
-def prepare(settings: Train) -> tuple[Corpus, dict[str, Shard], LanguageModel]:
-    """The text, its shards, and a fresh model with its tokeniser. UserErrors for what does not go together."""
-    corpus = open_corpus(settings.data, settings.column)
-    tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
-    shards = {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
-    config = resolve_config(settings, tokenizer)
-    torch.manual_seed(settings.seed)
-    model = models.build(config)
-    model.tokenizer = tokenizer
+def prepare(settings: Train) -> tuple[Corpus, dict[str, Shard], LanguageModel, dict[str, Any]]:
+    """The text, its shards, a model with its tokeniser, and what is known of where that came from. UserErrors for what
+    does not go together."""
+    corpus, place = open_corpus(settings.data, settings.column), origin(settings.model)
+    facts: dict[str, Any] = {}
+    if place is not None:
+        model, facts = begun(settings, place)
+        shards = both_splits(corpus, model.tokenizer)
+    else:
+        tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
+        shards, config = both_splits(corpus, tokenizer), resolve_config(settings, tokenizer)
+        torch.manual_seed(settings.seed)
+        model = models.build(config)
+        model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
     check_parts(settings)
     if not model.counted:
-        Batches(shards["train"], 1, config.context, settings.seed)  # a text that is too short says so
+        Batches(shards["train"], 1, row_length(settings, model), settings.seed)  # a text that is too short says so
     require_tasks(settings.tasks)
-    return corpus, shards, model
+    return corpus, shards, model, facts
+
+
+def both_splits(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Shard]:
+    return {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
 
 
 def resolve(settings: Train) -> Train:
@@ -97,6 +110,16 @@ def resolve(settings: Train) -> Train:
     if settings.steps is None and settings.epochs is None and settings.minutes is None:
         settings = dataclasses.replace(settings, epochs=1.0)
     data = "stdin" if settings.data == "-" else Path(settings.data).stem
+    settings = dataclasses.replace(settings, device=machine.check_device(settings.device or str(machine.pick_device())))
+    if (place := origin(settings.model)) is not None:
+        kind = "-lora" if settings.lora else ""
+        out = settings.out or f"runs/{short_name(settings.model)}-{data}{kind}"
+        return settle(dataclasses.replace(settings, out=out), place)
+    if settings.lora:
+        raise UserError(
+            f"--lora adapts a model that has learnt something, and {settings.model} names a fresh one: train it first, "
+            "or import one, and name that run"
+        )
     recipe = getattr(models.family(models.find_size(settings.model).family), "RECIPE", {})  # counted rungs have none
     optimizer = settings.optimizer or recipe.get("optimizer", "adamw")
     rate = recipe["lr"] if optimizer == recipe.get("optimizer") else DEFAULT_RATES[optimizer]
@@ -105,7 +128,6 @@ def resolve(settings: Train) -> Train:
         out=settings.out or f"runs/{settings.model}-{data}",
         optimizer=optimizer,
         lr=rate if settings.lr is None else settings.lr,
-        device=machine.check_device(settings.device or str(machine.pick_device())),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hornbook import machine
+from hornbook.adapt.lora import training_flops
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batches
 from hornbook.data.loader import Loader
@@ -30,7 +31,7 @@ from hornbook.training.choices import describe
 from hornbook.training.engine import Engine
 from hornbook.training.like import Replay
 from hornbook.training.loop import State, Taken, Watch, fit
-from hornbook.training.prepare import make_batches
+from hornbook.training.prepare import make_batches, row_length
 from hornbook.training.sample import speak
 
 RECENT = 20
@@ -60,7 +61,8 @@ class Session:
         if self.steps is None and settings.epochs:
             self.steps = math.ceil(sampler.per_epoch * settings.epochs / settings.accumulate)
         self.state = State()
-        self.flops = model.flops_per_token(model.config.context)
+        self.context = row_length(settings, model)
+        self.flops = training_flops(model, self.context)
         self.peak = machine.reference_peak(self.device, self.engine.dtype, home() / "machine.json")
         self.marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
         self.bits: float | None = None
@@ -146,7 +148,7 @@ class Session:
         return value
 
     def causal_figures(self) -> dict[str, float]:
-        scores = score(self.model, self.validation, stride=self.model.config.context, limit=self.settings.eval_tokens)
+        scores = score(self.model, self.validation, self.context, self.context, limit=self.settings.eval_tokens)
         figures = {"validation_loss": float(scores.nats.sum() / scores.targets.sum())}
         if (bits := scores.bits_per_byte) is not None:
             figures["validation_bits_per_byte"] = bits
@@ -154,7 +156,7 @@ class Session:
 
     def masked_figures(self) -> dict[str, float]:
         """An encoder's loss on hidden tokens, always the same ones."""
-        model, context = self.model, min(self.model.config.context, len(self.validation.tokens) - 1)
+        model, context = self.model, min(self.context, len(self.validation.tokens) - 1)
         assert self.settings.batch != "auto"
         sampler = Batches(self.validation, self.settings.batch, context, seed=0)
         nats = targets = 0.0
@@ -201,5 +203,6 @@ class Session:
         if not model.causal:
             found = pseudo_perplexity(model, self.validation, mask_token(model.tokenizer))
             return result | {"sample": None, "pseudo_perplexity": found}
-        whole = score(model, self.validation, progress=lambda done, total: self.bar.show(done, total, "evaluating"))
+        show = lambda done, total: self.bar.show(done, total, "evaluating")  # noqa: E731
+        whole = score(model, self.validation, self.context, progress=show)
         return result | {"sample": speak(model, s), "validation": whole.summary()}

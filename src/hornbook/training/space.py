@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+
+from hornbook.formats.peft import adapter_sizes
+from hornbook.layers.model import LanguageModel
 
 NUMBERS: dict[str, Callable[[torch.Size], int]] = {
     "AdamW": lambda shape: 2 * shape.numel(),
@@ -19,13 +21,14 @@ AROUND = 130
 """Bytes of header, and of the count of steps, for a tensor in a file."""
 
 
-def checkpoint_bytes(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Bytes of a checkpoint's weights and optimiser state in float32, with which its other files do not count."""
-    shapes = [p.shape for p in model.parameters()]
+def checkpoint_bytes(model: LanguageModel, optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """Bytes of a checkpoint's weights, or adapter, and optimiser state in float32, with which its other files do not
+    count."""
+    sizes = [p.numel() for p in model.parameters()] if model.adapter is None else adapter_sizes(model)
     kept = [
         NUMBERS.get(type(optimizer).__name__, NUMBERS["AdamW"])(p.shape)
         for optimizer in optimizers
         for group in optimizer.param_groups
         for p in group["params"]
     ]
-    return 4 * (sum(shape.numel() for shape in shapes) + sum(kept)) + AROUND * (len(shapes) + 3 * len(kept))
+    return 4 * (sum(sizes) + sum(kept)) + AROUND * (len(sizes) + 3 * len(kept))
