@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from helpers import EOS, VOCAB, tiny_config, tiny_model
-from hornbook import models
-from hornbook.config import Generate, Sampling
+from hornbook import kernels, models
+from hornbook.config import Generate, Sampling, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.generation.answers import Answer, Piece, Request
 from hornbook.generation.drafts import Lookup, ModelDrafter
@@ -67,10 +68,13 @@ def test_every_way_of_computing_gives_the_plain_loops_tokens(family: str, settin
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_compiled_kernels_give_the_plain_loops_tokens(family: str) -> None:
-    wide: dict[str, Any] = {"dim": 64} if hasattr(tiny_config(family), "heads") else {}  # heads of 16, as kernels need
+    wide: dict[str, Any] = {}
+    if isinstance(tiny_config(family), TransformerConfig):
+        wide = {"dim": 64, "mlp": 96, "heads": 4, "head_dim": 16}  # as kernels need
     wanted = [list(stream_tokens(tiny_model(family, **wide), p, 60, seed=4)) for p in PROMPTS]
     model = tiny_model(family, **wide)
     quicken(model)
+    assert not wide or kernels.library() is None or model.step is not None
     for way in WAYS.values():
         engine = engine_of(model, way)
         answers = [engine.submit(Request(p, 60, Sampling(seed=4), slide=True)) for p in PROMPTS]
@@ -361,3 +365,33 @@ def test_a_stopped_file_of_answers_is_carried_on_and_others_are_left_alone(
     out.write_bytes(whole)
     with pytest.raises(UserError, match="other settings"):
         answer_file(speaking, dataclasses.replace(settings, temperature=0.5))
+
+
+def passes(prompts: Sequence[Sequence[int]], chunk: int = 64) -> tuple[list[tuple[int, ...]], list[Answer]]:
+    """The (rows, tokens) of the passes that an engine makes for three tokens of each, and its answers."""
+    model = tiny_model("llama")
+    engine, hidden = Engine(model, chunk=chunk), model.hidden
+    seen: list[tuple[int, ...]] = []
+
+    def noting(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(tuple(tokens.shape))
+        return hidden(tokens, *rest)
+
+    model.hidden = noting  # type: ignore[method-assign]
+    sampling = Sampling(temperature=0, logit_bias={EOS: -30.0})
+    answers = [engine.submit(Request(list(prompt), 3, sampling)) for prompt in prompts]
+    assert all(len(new) == 3 for new in finished(engine, answers))
+    return seen, answers
+
+
+def test_short_prompts_are_read_in_one_pass() -> None:
+    prompts = [[3, 4, 5], [6], [7, 8, 9, 10]]
+    assert passes(prompts)[0] == [(3, 4), (3, 1), (3, 1)]
+    assert passes(prompts, chunk=8)[0][:3] == [(2, 3), (2, 1), (1, 4)]
+
+
+def test_a_prompt_that_begins_as_another_one_waits_until_that_is_read() -> None:
+    long = list(range(3, 27))
+    seen, answers = passes([long, [*long, 30]])
+    assert seen[0] == (1, 24)
+    assert answers[1].reused == 24

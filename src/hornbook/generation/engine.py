@@ -18,7 +18,7 @@ from hornbook import machine
 from hornbook.errors import UserError
 from hornbook.generation.answers import Answer, Chosen, Piece, Request
 from hornbook.generation.drafts import Drafter
-from hornbook.generation.prefixes import Prefixes
+from hornbook.generation.prefixes import WORTH, Prefixes, common
 from hornbook.generation.sampling import STUCK, ends, next_tokens
 from hornbook.generation.text_stream import TextStream
 from hornbook.layers.model import Cache, LanguageModel
@@ -109,11 +109,11 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Let in who fits, read one chunk of a prompt, and give everybody who runs a token or more."""
+        """Let in who fits, read one chunk of prompts, and give everybody who runs a token or more."""
         self.drop_cancelled()
         self.admit()
         if self.reading:
-            self.read(self.reading[0])
+            self.read()
         if self.running:
             self.advance()
             self.leave()
@@ -138,21 +138,45 @@ class Engine:
     def active(self) -> list[Answer]:
         return [*(reading.answer for reading in self.reading), *self.running]
 
-    def read(self, reading: Reading) -> None:
-        """Read the next chunk; after the last one the answer runs, its first token chosen."""
-        answer = reading.answer
-        if reading.cache is None:
-            self.open(reading)
-        chunk = answer.window[reading.read : reading.read + self.chunk]
-        hidden = self.model.hidden(torch.tensor([chunk], device=self.device), reading.cache)
-        reading.read += len(chunk)
-        if reading.read < len(answer.window):
+    def read(self) -> None:
+        """Read a chunk of the first prompt, or the first few as a whole; whose prompt is read runs, a token chosen."""
+        group = self.together()
+        parts = [reading.answer.window[reading.read : reading.read + self.chunk] for reading in group]
+        lengths = torch.tensor([len(part) for part in parts], device=self.device)
+        tokens, real = filled_up(parts, self.device)
+        cache = group[0].cache
+        assert cache is not None
+        cache.reserve(max(len(reading.answer.window) for reading in group))
+        for reading in group[1:]:
+            assert reading.cache is not None
+            cache.join(reading.cache)
+        hidden = self.model.hidden(tokens, cache, real)  # (B,T,D)
+        group[0].read += len(parts[0])
+        if len(group) == 1 and group[0].read < len(group[0].answer.window):
             return
-        self.reading.remove(reading)
-        assert reading.cache is not None
-        self.join(answer, reading.cache)
-        self.choose([answer], self.model.head(hidden[:, -1]))
+        self.reading = self.reading[len(group) :]
+        self.join([reading.answer for reading in group], cache)
+        last = hidden[torch.arange(len(group), device=self.device), lengths - 1]
+        self.choose([reading.answer for reading in group], self.model.head(last))
         self.leave()
+
+    def together(self) -> list[Reading]:
+        """The first prompts that are read in one pass, each with its cache: as many as fit into a chunk, filled up.
+
+        One that begins as another of them does waits, as it will find its beginning read.
+        """
+        group: list[Reading] = []
+        longest = 0
+        for reading in self.reading:
+            if any(common(reading.answer.window, other.answer.window) >= WORTH for other in group):
+                break
+            if reading.cache is None:
+                self.open(reading)
+            longest = max(longest, len(reading.answer.window) - reading.read)
+            if group and longest * (len(group) + 1) > self.chunk:
+                break
+            group.append(reading)
+        return group
 
     def open(self, reading: Reading) -> None:
         """A cache for the answer's prompt, with what is already known of it from others."""
@@ -164,13 +188,13 @@ class Engine:
         reading.cache.reserve(len(answer.window))
         answer.reused = max(answer.reused, reading.read)
 
-    def join(self, answer: Answer, cache: Cache) -> None:
+    def join(self, answers: Sequence[Answer], cache: Cache) -> None:
         if self.cache is None:
             self.cache = self.model.make_cache(1, ROUND)
             self.cache.select(torch.zeros(0, dtype=torch.int64, device=self.device))
-        self.cache.reserve(self.length(answer.request))
+        self.cache.reserve(max(self.length(answer.request) for answer in answers))
         self.cache.join(cache)
-        self.running.append(answer)
+        self.running.extend(answers)
 
     def advance(self) -> None:
         """One pass: the last token of every row, and behind it what a drafter guesses; each row gets its tokens."""
@@ -178,10 +202,7 @@ class Engine:
         guesses = [self.guess(answer) for answer in self.running]
         rows = [[answer.window[-1], *guess] for answer, guess in zip(self.running, guesses, strict=True)]
         width = max(map(len, rows))
-        tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
-        real = None
-        if min(map(len, rows)) < width:
-            real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        tokens, real = filled_up(rows, self.device)
         logits = self.model.head(self.model.hidden(tokens, self.cache, real))  # (B,W,V)
         right = list(range(len(rows)))  # rows whose guesses have all come true so far
         for place in range(width):
@@ -250,6 +271,15 @@ class Engine:
             yield from pieces
         finally:
             answer.cancelled = True
+
+
+def filled_up(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Tokens (B,T) of rows, and which of them are real (B,T); None where all are."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    if min(map(len, rows)) == width:
+        return tokens, None
+    return tokens, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
 
 
 def compacted(stay: Sequence[int]) -> list[int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hornbook import kernels, machine
+from hornbook.adapt.lora import merge
 from hornbook.adapt.packing import unpack
 from hornbook.adapt.products import product
 from hornbook.adapt.quantized import Quantized
@@ -32,8 +33,11 @@ def opened(settings: Speaking) -> LanguageModel:
 def quicken(model: LanguageModel) -> None:
     """Let generation with this model use the kernels, from now on with the weights that it has.
 
-    Nothing else changes: many tokens, and whatever needs gradients, take the plain way. Hooks inside see only that.
+    An adapter on a plain model is merged. Nothing else changes: many tokens, and whatever needs gradients, take the
+    plain way. Hooks inside see only that.
     """
+    if model.adapter is not None and model.quantization is None:
+        merge(model)
     if model.counted or kernels.library() is None:
         return
     matrices = {module: found for module in model.modules() if (found := matrix_of(module, model)) is not None}

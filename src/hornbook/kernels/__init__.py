@@ -105,9 +105,10 @@ class Matrix:
     @property
     def most(self) -> int:
         """Rows of x up to which the kernels are faster than making the matrix whole, and torch's products."""
-        if self.form == FLOAT32 or (self.form == BFLOAT16 and not library().hornbook_tiles()):
-            return 8
-        return 64
+        tiles = bool(library().hornbook_tiles())
+        if self.form in (FLOAT32, BFLOAT16):
+            return 96 if tiles and self.form == BFLOAT16 else 8
+        return 256 if tiles else 64
 
 
 def address(part: Tensor | None) -> int | None:
@@ -125,16 +126,17 @@ def plain(weight: Tensor, bias: Tensor | None = None) -> Matrix | None:
 def coded(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int) -> Matrix | None:
     """codes (rows, width), signed for 8 bits and 0 to 15 for 4, scales and minimums (rows, groups) float16.
 
-    They are laid as the kernels read them, 16 rows beside each other: 8 bits (blocks, width, 16); 4 bits
-    (blocks, width / 2, 16), of two columns the first in the low half. None where the kernels cannot have them.
+    They are laid as `Matrix` of products.h has it. None where the kernels cannot have them.
     """
     rows, width = codes.shape
     if codes.device.type != "cpu" or library() is None or width % MULTIPLE or width // scales.shape[1] % MULTIPLE:
         return None
-    first, second = blocks(codes).unflatten(1, (-1, 2)).unbind(2) if bits == INT4 else (blocks(codes), None)
-    kept = first if second is None else first | second << 4
+    kept = blocks(codes)
+    if bits == INT4:
+        places = torch.tensor([4 * t + 16 * j for t in range(4) for j in range(2)], dtype=torch.int32)
+        kept = (kept.int().unflatten(1, (-1, 8)) << places[:, None]).sum(2, dtype=torch.int32)
     low = None if minimums is None else blocks(minimums)
-    return Matrix(bits, rows, width, (kept.contiguous(), blocks(scales), low), None)
+    return Matrix(bits, rows, width, (kept, blocks(scales), low), None)
 
 
 def blocks(part: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ enum { INT4 = 4, INT8 = 8, BFLOAT16 = 16, FLOAT32 = 32 };
 
 typedef struct {
     /* (rows, width), one row after the other; INT8 codes (blocks, width, 16), signed, of 16 rows beside each other, the
-       last block filled up; INT4 (blocks, width / 2, 16), 0 to 15, the first of two columns in the low half */
+       last block filled up; INT4 (blocks, width / 8, 16) words of 8 codes from 0 to 15, of which code 2 t + j lies in the
+       bits from 4 t + 16 j on */
     const void *weights;
     const uint16_t *scales, *minimums; /* of codes: (blocks, groups, 16) float16; without minimums INT4 means -8 */
     const float *bias;                 /* (rows,), or none */
@@ -129,30 +130,68 @@ static __attribute__((noinline)) void put_block(const Matrix *m, float *y, int64
         for (int64_t i = 0; i < some; i++) put(to + i, sum[i] + (m->bias ? m->bias[row + i] : 0), add);
 }
 
+enum { INT4_PAIRED = 1 }; /* 4 bits times bfloat16; the others are named as their forms */
+
+#ifdef __AVX512BF16__
+/* Columns 2 t and 2 t + 1 of 16 words of 4-bit codes, as pairs of bfloat16. Of each 16 bits of an index the last five
+   count, of which the first is another code's: hence two tables of 16. */
+INLINE numbers pairs_of(words some, int t) {
+    static const uint16_t whole_numbers[32] = {
+        0,      0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120,
+        0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0,      0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0,
+        0x40c0, 0x40e0, 0x4100, 0x4110, 0x4120, 0x4130, 0x4140, 0x4150, 0x4160, 0x4170};
+    const words index = some >> (4 * t);
+    return (numbers)_mm512_permutexvar_epi16((__m512i)index, _mm512_loadu_si512(whole_numbers));
+}
+
+INLINE numbers add_pair(numbers sum, numbers pairs, const uint16_t *x) {
+    int32_t pair;
+    memcpy(&pair, x, 4);
+    return (numbers)_mm512_dpbf16_ps((__m512)sum, (__m512bh)pairs, (__m512bh)_mm512_set1_epi32(pair));
+}
+#else
+INLINE numbers pairs_of(words some, int t) { return (numbers){0}; }
+INLINE numbers add_pair(numbers sum, numbers pairs, const uint16_t *x) { return sum; }
+#endif
+
 INLINE void coded_blocks(
-    const Matrix *m, const int bits, int64_t block, int64_t apart, const int height, const Input *in, int64_t b,
+    const Matrix *m, const int way, int64_t block, int64_t apart, const int height, const Input *in, int64_t b,
     const int count, float *y, int add) {
-    const int64_t groups = m->width / m->group, step = bits == INT8 ? 16 : 8; /* bytes of a column of a block */
+    const int64_t groups = m->width / m->group, step = way == INT8 ? 16 : 8; /* bytes of a column of a block */
     const float *x = in->x + b * m->width, *sums = in->sums + b * groups;
     numbers found[TALL][WIDE] = {{{0}}};
     for (int64_t g = 0; g < groups; g++) {
         numbers one[TALL][WIDE] = {{{0}}}, other[TALL][WIDE] = {{{0}}};
-        for (int64_t k = g * m->group; k < (g + 1) * m->group; k += 2)
+        for (int64_t k = g * m->group; k < (g + 1) * m->group; k += 8)
             EACH for (int h = 0; h < height; h++) {
                 const uint8_t *from = (const uint8_t *)m->weights + ((block + h * apart) * m->width + k) * step;
-                numbers first, second;
-                codes low, high;
-                memcpy(&low, from, 16);
+                words some;
+                memcpy(&some, from, sizeof some);
                 __builtin_prefetch(from + AHEAD);
-                if (bits == INT8) {
-                    memcpy(&high, from + 16, 16);
-                    first = whole(low ^ 128) - 128, second = whole(high ^ 128) - 128;
-                } else {
-                    first = whole(low & 15), second = whole(low >> 4);
-                }
-                EACH for (int i = 0; i < count; i++) {
-                    one[h][i] += first * x[i * m->width + k];
-                    other[h][i] += second * x[i * m->width + k + 1];
+                if (way == INT8) __builtin_prefetch(from + AHEAD + 64);
+                EACH for (int t = 0; t < 4; t++) {
+                    const int64_t at = k + 2 * t;
+                    if (way == INT4_PAIRED) {
+                        const numbers pairs = pairs_of(some, t);
+                        EACH for (int i = 0; i < count; i++) {
+                            numbers *sum = t & 1 ? &other[h][i] : &one[h][i];
+                            *sum = add_pair(*sum, pairs, in->narrow + (b + i) * m->width + at);
+                        }
+                        continue;
+                    }
+                    numbers first, second;
+                    if (way == INT8) {
+                        codes low, high;
+                        memcpy(&low, from + 32 * t, 16), memcpy(&high, from + 32 * t + 16, 16);
+                        first = whole(low ^ 128) - 128, second = whole(high ^ 128) - 128;
+                    } else {
+                        first = __builtin_convertvector((ints)(some >> (4 * t) & 15), numbers);
+                        second = __builtin_convertvector((ints)(some >> (4 * t + 16) & 15), numbers);
+                    }
+                    EACH for (int i = 0; i < count; i++) {
+                        one[h][i] += first * x[i * m->width + at];
+                        other[h][i] += second * x[i * m->width + at + 1];
+                    }
                 }
             }
         EACH for (int h = 0; h < height; h++)
@@ -164,7 +203,7 @@ INLINE void coded_blocks(
         EACH for (int i = 0; i < count; i++) put_block(m, y, b + i, block + h * apart, found[h][i], add);
 }
 
-INLINE void coded(const Matrix *m, const int bits, const Input *in, float *y, int add, int64_t first, int64_t last) {
+INLINE void coded(const Matrix *m, const int way, const Input *in, float *y, int add, int64_t first, int64_t last) {
     const int64_t apart = (last - first) / TALL;
     for (int64_t block = first; block < last; block++) {
         const int height = block < first + apart ? TALL : 1;
@@ -173,8 +212,8 @@ INLINE void coded(const Matrix *m, const int bits, const Input *in, float *y, in
         for (int64_t b = 0; b < in->batch; b += WIDE) {
             const int64_t count = in->batch - b;
 #define CALL(n) \
-    height == 1 ? coded_blocks(m, bits, block, 0, 1, in, b, n, y, add) \
-                : coded_blocks(m, bits, block, apart, TALL, in, b, n, y, add)
+    height == 1 ? coded_blocks(m, way, block, 0, 1, in, b, n, y, add) \
+                : coded_blocks(m, way, block, apart, TALL, in, b, n, y, add)
             COUNTS(CALL)
 #undef CALL
         }
@@ -206,14 +245,15 @@ static Input prepare(const Matrix *m, const float *x, int64_t kind, int64_t batc
     Input in = {x, (uint16_t *)room, NULL, NULL, batch, m->width, tiled, paired};
     const int64_t padded = (batch + 15) / 16 * 16, size = batch * m->width;
     in.tiles = in.narrow + padded * m->width, in.sums = room + padded * m->width;
-    if ((m->form == BFLOAT16 && paired) || tiled)
+    const int narrow = tiled || (paired && (m->form == BFLOAT16 || m->form == INT4));
+    if (narrow)
         for (int64_t i = 0; i < size; i += 16) store_bfloat16(in.narrow + i, load(x + i));
     if (tiled) make_tiles(m, &in);
     if (m->form == INT4)
         for (int64_t i = 0; i < size / m->group; i++) {
             numbers sum = {0};
             for (int64_t k = i * m->group; k < (i + 1) * m->group; k += 16)
-                sum += tiled ? load_bfloat16(in.narrow + k) : load(x + k); /* as it is multiplied: errors cancel */
+                sum += narrow ? load_bfloat16(in.narrow + k) : load(x + k); /* as it is multiplied: errors cancel */
             in.sums[i] = total(sum);
         }
     return in;
@@ -225,6 +265,8 @@ static __attribute__((noinline)) void multiply(const Matrix *m, const Input *in,
     const int64_t first = blocks * part / parts, last = blocks * (part + 1) / parts;
     if (in->tiled)
         m->form == BFLOAT16 ? tiled(m, in, y, add, first, last) : tiled_codes(m, in, y, add, first, last);
+    else if (m->form == INT4 && in->paired)
+        coded(m, INT4_PAIRED, in, y, add, first, last);
     else if (m->form == INT4)
         coded(m, INT4, in, y, add, first, last);
     else if (m->form == INT8)

@@ -96,49 +96,65 @@ static void tiled(const Matrix *m, const Input *in, float *y, int add, int64_t f
 
 /* One tile of codes as bfloat16: 32 columns of a block of 16 rows, (16, 16 rows, 2). Codes are exact in 8 bits. */
 INLINE void tile_of_codes(const Matrix *m, const uint8_t *from, uint16_t *to) {
-    for (int i = 0; i < 16; i++) {
-        __m512i first, second;
-        if (m->form == INT8) {
-            first = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + i * 32)));
-            second = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + i * 32 + 16)));
-            if (!(i & 1)) __builtin_prefetch(from + i * 32 + AHEAD);
-        } else {
-            const __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(from + i * 16)));
-            first = _mm512_and_si512(both, _mm512_set1_epi32(15)), second = _mm512_srli_epi32(both, 4);
-            if (!(i & 3)) __builtin_prefetch(from + i * 16 + AHEAD);
+    if (m->form == INT4) {
+        for (int i = 0; i < 4; i++) {
+            words some;
+            memcpy(&some, from + i * 64, sizeof some);
+            __builtin_prefetch(from + i * 64 + AHEAD);
+            EACH for (int t = 0; t < 4; t++) store((float *)(to + (i * 4 + t) * 32), pairs_of(some, t));
         }
+        return;
+    }
+    for (int i = 0; i < 16; i++) {
+        const __m512i first = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + i * 32)));
+        const __m512i second = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + i * 32 + 16)));
+        if (!(i & 1)) __builtin_prefetch(from + i * 32 + AHEAD);
         const __m512i low = _mm512_srli_epi32((__m512i)_mm512_cvtepi32_ps(first), 16);
         _mm512_store_si512(to + i * 32, _mm512_or_si512((__m512i)_mm512_cvtepi32_ps(second), low));
     }
 }
 
+#define PARTS 4 /* of 16 rows of x that are multiplied with a tile of codes once it is made */
+
 /* Blocks of 16 rows of codes. */
 static void tiled_codes(const Matrix *m, const Input *in, float *y, int add, int64_t first, int64_t last) {
     const int64_t groups = m->width / m->group, step = m->form == INT8 ? 16 : 8, bytes = m->width * 2;
-    const int64_t tiles = m->group / 32;
-    uint16_t codes_[4][512] __attribute__((aligned(64)));
+    uint16_t some[512] __attribute__((aligned(64)));
     float sums[16][16] __attribute__((aligned(64)));
     Shapes before;
     begin_tiles(&before);
     for (int64_t block = first; block < last; block++)
-        for (int64_t b = 0; b < in->batch; b += 16) {
-            const int64_t count = least(16, in->batch - b);
-            numbers found[16] = {{0}};
+        for (int64_t start = 0; start < in->batch; start += 16 * PARTS) {
+            const int64_t rows = least(16 * PARTS, in->batch - start);
+            const uint16_t *x = in->narrow + start * m->width;
+            numbers found[16 * PARTS] = {{0}};
             for (int64_t g = 0; g < groups; g++) {
                 _tile_zero(0);
-                for (int64_t t = 0; t < tiles; t++) {
-                    const int64_t k = g * m->group + t * 32;
-                    uint16_t *some = codes_[(g + t) & 3];
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+                for (int64_t k = g * m->group; k < (g + 1) * m->group; k += 32) {
                     tile_of_codes(m, (const uint8_t *)m->weights + (block * m->width + k) * step, some);
-                    _tile_loadd(1, in->narrow + b * m->width + k, bytes);
-                    _tile_loadd(2, some, 64);
-                    _tile_dpbf16ps(0, 1, 2);
+                    _tile_loadd(5, some, 64);
+#define MULTIPLY(t) \
+    if (t * 16 < rows) { \
+        _tile_loadd(4, x + t * 16 * m->width + k, bytes); \
+        _tile_dpbf16ps(t, 4, 5); \
+    }
+                    MULTIPLY(0) MULTIPLY(1) MULTIPLY(2) MULTIPLY(3)
+#undef MULTIPLY
                 }
-                _tile_stored(0, sums, 64);
-                for (int64_t i = 0; i < count; i++)
-                    found[i] += meant(m, (block * groups + g) * 16, load(sums[i]), in->sums[(b + i) * groups + g]);
+                const int64_t at = (block * groups + g) * 16;
+#define FOLD(t) \
+    if (t * 16 < rows) { \
+        _tile_stored(t, sums, 64); \
+        for (int64_t i = t * 16; i < least(t * 16 + 16, rows); i++) \
+            found[i] += meant(m, at, load(sums[i - t * 16]), in->sums[(start + i) * groups + g]); \
+    }
+                FOLD(0) FOLD(1) FOLD(2) FOLD(3)
+#undef FOLD
             }
-            for (int64_t i = 0; i < count; i++) put_block(m, y, b + i, block, found[i], add);
+            for (int64_t i = 0; i < rows; i++) put_block(m, y, start + i, block, found[i], add);
         }
     end_tiles(&before);
 }
