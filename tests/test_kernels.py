@@ -15,6 +15,7 @@ from hornbook import kernels
 from hornbook.adapt import int4, int8
 from hornbook.adapt.packing import Scheme, unpack
 from hornbook.adapt.quantization import quantization_of, quantize
+from hornbook.adapt.quantized import Quantized
 from hornbook.config import Sampling
 from hornbook.generation.answers import Request
 from hornbook.generation.engine import Engine
@@ -198,6 +199,20 @@ def test_a_quickened_model_in_bfloat16_is_as_exact_as_the_plain_one(family: str,
     if bits is None:
         swift(tokens).float().logsumexp(-1).sum().backward()
         assert swift.get_parameter("embedding.weight").grad is not None
+
+
+@built
+@pytest.mark.parametrize("bits", [8, 4])
+def test_codes_that_kernels_have_taken_over_are_the_same_and_held_once(bits: int) -> None:
+    plain, swift = of_two("llama", torch.bfloat16, bits)
+    wanted, found = (m.get_submodule("embedding") for m in (plain, swift))
+    assert isinstance(wanted, Quantized)
+    assert isinstance(found, Quantized)
+    ids = torch.tensor([[0, 39, 17], [16, 15, 1]])
+    for rows in (slice(0, 40), slice(3, 35), slice(32, 40), ids):
+        assert torch.equal(found.decoded(rows), wanted.decoded(rows))
+    before, after = (sum(part.numel() for part in m.state_dict().values()) for m in (plain, swift))
+    assert after < 0.5 * before
 
 
 @built

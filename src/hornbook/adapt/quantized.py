@@ -30,6 +30,8 @@ class Quantized(StandIn):
     scales: Tensor
     like: Tensor
     """Empty, and never stored: its dtype is that of the numbers which the matrix stands for."""
+    elsewhere: Callable[[slice | Tensor], Tensor] | None = None
+    """Rows of `codes`, where a kernel has taken these over: the buffer is empty then, and nothing can be saved."""
 
     def __init__(self, rows: int, columns: int, scheme: Scheme, like: Tensor) -> None:
         super().__init__()
@@ -69,6 +71,9 @@ class Quantized(StandIn):
         """Rows in full, (..., columns) float32: a slice of them, or by number."""
         found = {}
         for name, part in self.parts.items():
+            if name == "codes" and self.elsewhere is not None:
+                found[name] = self.elsewhere(rows)
+                continue
             if part.span > 1 and isinstance(rows, slice):
                 rows = torch.arange(rows.start, rows.stop, device=self.codes.device)
             found[name] = getattr(self, name)[rows if part.span == 1 else rows // part.span]

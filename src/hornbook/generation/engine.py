@@ -45,14 +45,15 @@ class Engine:
         model: LanguageModel,
         rows: int = 16,
         memory: int | None = None,
-        chunk: int = 512,
+        chunk: int | None = None,
         drafter: Drafter | None = None,
         kept: int = 0,
     ) -> None:
         if not model.causal:
             raise UserError(f"a {model.config.family} model fills in gaps; it cannot continue a text")
-        self.model, self.rows, self.chunk, self.drafter = model, rows, chunk, drafter
-        self.device = model.device
+        self.model, self.rows, self.drafter, self.device = model, rows, drafter, model.device
+        self.chunk = chunk or (256 if self.device.type == "cpu" else 2048)
+        """Tokens of prompts in one pass."""
         self.memory = machine.available_memory(self.device) // 2 if memory is None else memory
         """Bytes for the caches of all rows."""
         self.waiting: deque[Answer] = deque()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hornbook import kernels, machine
 from hornbook.adapt.lora import merge
-from hornbook.adapt.packing import unpack
+from hornbook.adapt.packing import pack, unpack
 from hornbook.adapt.products import product
 from hornbook.adapt.quantized import Quantized
 from hornbook.checkpoint import load
@@ -44,6 +44,7 @@ def quicken(model: LanguageModel) -> None:
     for module, matrix in matrices.items():
         if isinstance(module, Quantized):
             module.product = few(matrix, product)
+            take_over(module, matrix)
         elif isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16:
             plain = module.forward
             module.forward = few(matrix.biased(module.bias), plain)  # type: ignore[method-assign]
@@ -67,6 +68,17 @@ def matrix_of(module: nn.Module, model: LanguageModel) -> kernels.Matrix | None:
     if type(module) is nn.Linear or (isinstance(module, nn.Embedding) and module is model.readout):
         return kernels.plain(module.weight)
     return None
+
+
+def take_over(module: Quantized, matrix: kernels.Matrix) -> None:
+    """Keep the codes of a module as the kernels have them only, so that they do not take twice the memory."""
+    paired = module.scheme.kind == "int4"
+
+    def rows_of(rows: slice | Tensor) -> Tensor:
+        codes = kernels.codes_of(matrix, rows)
+        return pack(codes) if paired else codes
+
+    module.elsewhere, module.codes = rows_of, module.codes.new_empty(0)
 
 
 def few(

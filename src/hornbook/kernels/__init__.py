@@ -31,6 +31,8 @@ KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16}
 """Number formats of x and y."""
 MULTIPLE = 32
 """Of which the width of a matrix, and of its groups, must be one."""
+PLACES = torch.tensor([4 * t + 16 * j for t in range(4) for j in range(2)], dtype=torch.int32)
+"""Of 8 codes of 4 bits in a word of 32."""
 
 
 @functools.cache
@@ -133,10 +135,24 @@ def coded(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int) -> 
         return None
     kept = blocks(codes)
     if bits == INT4:
-        places = torch.tensor([4 * t + 16 * j for t in range(4) for j in range(2)], dtype=torch.int32)
-        kept = (kept.int().unflatten(1, (-1, 8)) << places[:, None]).sum(2, dtype=torch.int32)
+        kept = (kept.int().unflatten(1, (-1, 8)) << PLACES[:, None]).sum(2, dtype=torch.int32)
     low = None if minimums is None else blocks(minimums)
     return Matrix(bits, rows, width, (kept, blocks(scales), low), None)
+
+
+def codes_of(matrix: Matrix, rows: slice | Tensor) -> Tensor:
+    """Rows of the codes that `coded` was given, by a slice or (...) by number: (..., width)."""
+    kept = matrix.parts[0]
+    assert kept is not None
+    if isinstance(rows, slice):
+        first = rows.start // 16
+        found = kept[first : -(-rows.stop // 16)].transpose(1, 2).flatten(0, 1)[rows.start - 16 * first :]
+        found = found[: rows.stop - rows.start]
+    else:
+        found = kept[rows // 16, :, rows % 16]
+    if matrix.form == INT8:
+        return found
+    return (found[..., None] >> PLACES & 15).to(torch.uint8).flatten(-2)
 
 
 def blocks(part: Tensor) -> Tensor:
