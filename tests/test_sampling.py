@@ -105,9 +105,10 @@ def test_noise_is_the_same_for_its_place_and_another_for_every_other() -> None:
 
 def test_a_temperature_near_zero_is_greedy_and_not_a_number_of_none() -> None:
     scores = logits(8)
-    sampling = Sampling(temperature=1e-12)
-    drawn = next_tokens(scores.clone(), [Place([], [], sampling)] * 8, NO_PAD)
-    assert drawn == scores.argmax(-1).tolist()
+    for temperature in (1e-12, 1e-46, 5e-324):
+        sampling = Sampling(temperature=temperature)
+        drawn = next_tokens(scores.clone(), [Place([], [], sampling)] * 8, NO_PAD)
+        assert drawn == scores.argmax(-1).tolist()
 
 
 def test_what_cannot_be_drawn_from_is_minus_one_and_leaves_the_others_alone() -> None:
@@ -138,7 +139,9 @@ def test_the_pad_token_is_never_drawn() -> None:
         ("min_p", 1.5),
         ("typical_p", 0.0),
         ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-300),
         ("frequency_penalty", float("inf")),
+        ("presence_penalty", 1e300),
         ("no_repeat_ngram", -1),
         ("logit_bias", {3: float("nan")}),
     ],

@@ -372,6 +372,10 @@ class Doctor:
     """Print one JSON object instead of lines."""
 
 
+LARGE = 1e30
+"""The most that may be added to a logit: sums stay numbers in float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is drawn from a model's logits. Applied in the order of these fields."""
@@ -402,12 +406,12 @@ class Sampling:
         require(self, ("temperature", "top_k", "no_repeat_ngram", "seed"), lambda x: x >= 0, "0 or more")
         require(self, ("top_p", "typical_p"), lambda x: 0 < x <= 1, "above 0 and at most 1")
         require(self, ("min_p",), lambda x: 0 <= x <= 1, "between 0 and 1")
-        require(self, ("repetition_penalty",), lambda x: 0 < x < math.inf, "above 0")
-        require(self, ("frequency_penalty", "presence_penalty"), math.isfinite, "a finite number")
+        require(self, ("repetition_penalty",), lambda x: 0.001 <= x <= 1000, "between 0.001 and 1,000")
+        require(self, ("frequency_penalty", "presence_penalty"), lambda x: abs(x) <= LARGE, "between -1e30 and 1e30")
         require(self, ("temperature",), math.isfinite, "a finite number")
         for token, value in self.logit_bias.items():
-            if not math.isfinite(value):
-                raise UserError(f"--logit-bias of token {token} is {value}: it must be a finite number")
+            if not abs(value) <= LARGE:
+                raise UserError(f"--logit-bias of token {token} is {value}: it must be between -1e30 and 1e30")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,9 @@ def read_text(path: Path) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; a UserError for anything else."""
     if not os.path.exists(path):
-        raise UserError(f"{path.parent} is no run or model folder: it has no {path.name}")
+        ggufs = sorted(file.name for file in path.parent.glob("*.gguf"))
+        hint = f"; name the file itself: {path.parent / ggufs[0]}" if ggufs else ""
+        raise UserError(f"{path.parent} is no run or model folder: it has no {path.name}{hint}")
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,8 @@ from torch import Tensor
 from hornbook.config import ModelConfig, Sampling
 
 NEVER = float("-inf")
+COLDEST = 1e-20
+"""Lower temperatures are as good as this one, and 1e-46 is 0 in float32."""
 STUCK = "the model's logits are not numbers, or rule out every token"
 """Why a text cannot go on where no token can be drawn."""
 
@@ -78,7 +80,7 @@ def candidates(logits: Tensor, prompts: Sequence[Sequence[int]], news: Sequence[
         )
     if s.temperature == 0:
         return logits
-    return kept((logits - logits.amax(-1, keepdim=True)) / s.temperature, s)
+    return kept((logits - logits.amax(-1, keepdim=True)) / max(s.temperature, COLDEST), s)
 
 
 def punished(logits: Tensor, prompt: Sequence[int], new: Sequence[int], s: Sampling) -> Tensor:
