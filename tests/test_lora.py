@@ -158,9 +158,9 @@ def test_targets_are_parts_of_names_and_never_the_head(targets: tuple[str, ...],
 def test_what_cannot_be_adapted_is_told_in_a_line() -> None:
     with pytest.raises(UserError, match=r"unknown LoRA target 'qery'. Did you mean 'query'\? Possible: all, attention"):
         adapt(tiny_model("llama"), Adapter(targets=("value", "qery")))
-    with pytest.raises(UserError, match="a ngram model has none: it is counted"):
+    with pytest.raises(UserError, match="a model of the family ngram has none: it is counted"):
         adapt(tiny_model("ngram"), Adapter())
-    with pytest.raises(UserError, match="a rnn model has none: it has recurrent matrices only"):
+    with pytest.raises(UserError, match="a model of the family rnn has none: it has recurrent matrices only"):
         adapt(tiny_model("rnn"), Adapter())
     with pytest.raises(UserError, match="has a LoRA adapter already"):
         adapt(adapt(tiny_model("llama"), Adapter()), Adapter())

@@ -375,7 +375,7 @@ def parts_of_a_block() -> list[str]:
 
 
 def test_models_that_cannot_be_quantised_are_refused() -> None:
-    with pytest.raises(UserError, match="ngram model is counted: it has no matrices"):
+    with pytest.raises(UserError, match="model of the family ngram is counted: it has no matrices"):
         quantize(tiny_model("ngram"), WAYS["int8"])
     model = quantize(tiny_model("gpt2"), WAYS["int4"])
     with pytest.raises(UserError, match=r"quantised already \(int4 in groups of 32, embedding and head int8"):

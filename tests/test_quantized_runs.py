@@ -371,7 +371,7 @@ def test_quantize_says_what_is_wrong_and_leaves_nothing(
     )
     assert "no run or model folder" in refused(capfd, "quantize", tmp_path / "none", "int8")
     counted = folder_of(speaking("ngram"), tmp_path / "ngram")
-    assert "ngram model is counted" in refused(capfd, "quantize", counted, "int8", "--out", out)
+    assert "model of the family ngram is counted" in refused(capfd, "quantize", counted, "int8", "--out", out)
     main(["quantize", str(run), "int8", "--out", str(out)])
     capfd.readouterr()
     assert "exists already" in refused(capfd, "quantize", run, "int4", "--out", out)

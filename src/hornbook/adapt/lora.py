@@ -90,7 +90,9 @@ def chosen(model: LanguageModel, targets: Iterable[str]) -> list[str]:
     found = linear_layers(model)
     if not found:
         kind = "is counted" if model.counted else "has recurrent matrices only"
-        raise UserError(f"LoRA changes linear layers, of which a {model.config.family} model has none: it {kind}")
+        raise UserError(
+            f"LoRA changes linear layers, of which a model of the family {model.config.family} has none: it {kind}"
+        )
     hits: set[str] = set()
     for target in targets:
         named = [name for name in found if f".{target}." in f".{name}."]

@@ -31,7 +31,7 @@ def quantization_of(bits: int | None) -> Quantization | None:
 def check(model: LanguageModel) -> None:
     """UserError for a model that cannot be quantised: a counted one, or one that is already."""
     if model.counted:
-        raise UserError(f"a {model.config.family} model is counted: it has no matrices to quantise")
+        raise UserError(f"a model of the family {model.config.family} is counted: it has no matrices to quantise")
     if model.quantization is not None:
         raise UserError(f"the model is quantised already ({described(model.quantization)}): take what it was made from")
 

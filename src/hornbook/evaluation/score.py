@@ -88,7 +88,9 @@ def finite(figure: float | None) -> float | None:
 def require_causal(model: LanguageModel) -> None:
     """UserError for an encoder: it sees both sides of a token, so it gives no probability of a text."""
     if not model.causal:
-        raise UserError(f"a {model.config.family} model sees both sides: it gives no probability of a text")
+        raise UserError(
+            f"a model of the family {model.config.family} sees both sides: it gives no probability of a text"
+        )
 
 
 def exponential(nats: float) -> float:

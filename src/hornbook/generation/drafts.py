@@ -46,7 +46,7 @@ class ModelDrafter:
     def __init__(self, model: LanguageModel, target: LanguageModel, count: int = 4) -> None:
         if model.config.vocab != target.config.vocab or not model.causal:
             raise UserError(
-                f"a {model.config.family} model of {model.config.vocab} tokens cannot draft for one of "
+                f"a model of the family {model.config.family} of {model.config.vocab} tokens cannot draft for one of "
                 f"{target.config.vocab}: both must continue texts in the same vocabulary"
             )
         self.model, self.count = model, count

@@ -50,7 +50,7 @@ class Engine:
         kept: int = 0,
     ) -> None:
         if not model.causal:
-            raise UserError(f"a {model.config.family} model fills in gaps; it cannot continue a text")
+            raise UserError(f"a model of the family {model.config.family} fills in gaps; it cannot continue a text")
         self.model, self.rows, self.drafter, self.device = model, rows, drafter, model.device
         self.chunk = chunk or (256 if self.device.type == "cpu" else 2048)
         """Tokens of prompts in one pass."""
