@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,38 @@ def test_logits_of_a_bfloat16_head_are_not_rounded() -> None:
     with torch.inference_mode():
         hidden = torch.randn(3, 64).bfloat16()
         assert torch.allclose(model.head(hidden), hidden.float() @ model.unembedding[0].float().T, atol=1e-5)
+
+
+OTHERS = {
+    "AVX2": "-march=x86-64-v3",
+    "AVX-512": "-march=x86-64-v4 -mprefer-vector-width=512",
+    "AVX-512 with bfloat16": "-march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512",
+}
+"""Processors that this one may be able to be, and what each is asked of with."""
+
+
+@built
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are instructions of x86-64")
+@pytest.mark.parametrize("processor", list(OTHERS))
+def test_other_processors_instructions_give_the_same(
+    processor: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
+    if not {"avx2", "avx512_bf16", "avx512bw"} <= set(flags):
+        pytest.skip("this processor has not got them")
+    monkeypatch.setattr(kernels, "target", lambda: OTHERS[processor].split())
+    monkeypatch.setenv("HORNBOOK_HOME", str(tmp_path / "home"))
+    kernels.library.cache_clear()
+    try:
+        for form, group in (("float32", 0), ("bfloat16", 0), ("int8", 32), ("int4", 32), ("int4", 96)):
+            for batch in (1, 7, 17):
+                test_products_are_exact_to_the_rounding_of_their_sums(form, group, batch, 65)
+        for bits in (None, 8, 4):
+            test_a_quickened_model_in_float32_says_what_the_plain_one_does("hornbook", bits)
+            test_a_quickened_model_in_bfloat16_is_as_exact_as_the_plain_one("llama", bits)
+        assert len(list((tmp_path / "home").rglob("*.so"))) == 1
+    finally:
+        kernels.library.cache_clear()
 
 
 def test_without_a_compiler_everything_runs_the_plain_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

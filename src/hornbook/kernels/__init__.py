@@ -42,19 +42,26 @@ def library() -> Any:
     compiler = next((found for name in names if name and (found := shutil.which(name))), None)
     if compiler is None or platform.system() == "Windows":
         return None
-    arm = platform.machine() in ("arm64", "aarch64")
-    native = ["-mcpu=native"] if arm else ["-march=native", "-mprefer-vector-width=512"]
     path = home() / "kernels" / f"step-{key(compiler)}.so"
     try:
         if not path.exists():
+            say("building the kernels for this processor, once, in a few seconds")
             with written_aside(path) as aside:
-                command = [compiler, *FLAGS, *native, str(SOURCE), "-o", str(aside), "-lm"]
+                command = [compiler, *FLAGS, *target(), str(SOURCE), "-o", str(aside), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, timeout=120)
         return declared(ctypes.CDLL(str(path)))
     except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").splitlines()[0]
+        lines = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").splitlines()
+        told = next((line for line in lines if "error" in line), lines[0])
         say(f"the compiled kernels cannot be built ({told}): plain products instead")
         return None
+
+
+def target() -> list[str]:
+    """Flags for this processor."""
+    if platform.machine() in ("arm64", "aarch64"):
+        return ["-mcpu=native"]
+    return ["-march=native", "-mprefer-vector-width=512"]
 
 
 def key(compiler: str) -> str:
@@ -67,7 +74,8 @@ def key(compiler: str) -> str:
     except (OSError, StopIteration):
         cpu = platform.processor()
     sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]"))]
-    return hashlib.sha256(b"".join(sources) + version + cpu.encode() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    flags = " ".join([*FLAGS, *target()]).encode()
+    return hashlib.sha256(b"".join(sources) + version + cpu.encode() + flags).hexdigest()[:16]
 
 
 def declared(found: Any) -> Any:
