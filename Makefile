@@ -49,6 +49,7 @@ bench: $(VENV)/dev
 	@echo "more, each with --help:"
 	@echo "  make bench-train                              training speed and memory against peers"
 	@echo "  make bench-generate                           generation speed and memory against peers"
+	@echo "  $(BIN)/python benchmarks/serving_throughput.py   what the server costs beside the engine alone"
 	@echo "  $(BIN)/python benchmarks/wikitext_recipes.py     bits per byte after 5, 15, 60 minutes against their recipes"
 	@echo "  $(BIN)/python benchmarks/ngram_against_kenlm.py  n-grams against lmplz, which must be on the PATH"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -178,6 +179,16 @@ def test_log_probabilities_are_the_model_s(server: Running, client, name: str) -
     assert again.token_logprobs == pytest.approx(told.token_logprobs[len(ids) :], abs=1e-3)
 
 
+def test_log_probabilities_in_a_stream_are_those_of_the_whole(client) -> None:
+    asked = {"model": "ngram", "prompt": "The ", "max_tokens": 20, "seed": 2, "n": 2, "logprobs": 3, "echo": True}
+    whole = client.completions.create(**asked)
+    pieces = [piece.choices[0] for piece in client.completions.create(**asked, stream=True)]
+    for choice in whole.choices:
+        told = [piece.logprobs for piece in pieces if piece.index == choice.index]
+        for column in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            assert [entry for one in told for entry in getattr(one, column)] == getattr(choice.logprobs, column)
+
+
 def test_echo_without_new_tokens_scores_a_text(server: Running, client) -> None:
     model = server.site.served["llama"].model
     ids = ids_of(server, "llama", "The statement that " * 8)
@@ -254,6 +265,51 @@ def test_chat_tells_log_probabilities_with_bytes(client, stream: bool) -> None:
         assert len(row.top_logprobs) == 2
         assert row.logprob == row.top_logprobs[0].logprob <= 0
         assert row.top_logprobs[0].logprob >= row.top_logprobs[1].logprob
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_keeps_to_stop_texts_choices_seed_and_usage(server: Running, client, stream: bool) -> None:
+    ids = chat_ids(server.site.served["ngram"].model.tokenizer, HELLO)
+    stop = alone(server, "ngram", ids, 40, temperature=1.0, seed=5)[8:10]
+    wanted = [alone(server, "ngram", ids, 40, k, temperature=1.0, seed=5, stops=(stop,)) for k in range(3)]
+    asked = {"model": "ngram", "messages": HELLO, "max_tokens": 40, "seed": 5, "n": 3, "stop": stop}
+    if stream:
+        pieces = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+        choices, usage = [piece.choices[0] for piece in pieces[:-1]], pieces[-1].usage
+    else:
+        whole = client.chat.completions.create(**asked)
+        choices, usage = whole.choices, whole.usage
+    texts = ["", "", ""]
+    for choice in choices:
+        texts[choice.index] += (choice.delta.content or "") if stream else choice.message.content
+    assert texts == wanted
+    assert [choice.finish_reason for choice in choices if choice.index == 0][-1] == "stop"
+    assert (usage.prompt_tokens, usage.total_tokens) == (len(ids), len(ids) + usage.completion_tokens)
+    assert usage.completion_tokens >= sum(map(len, wanted)) + len(stop) - 1
+
+
+def test_the_client_s_own_helper_for_streams_understands_ours(client) -> None:
+    asked = {"model": "ngram", "messages": HELLO, "seed": 1, "stop": "e"}  # it takes an answer that is cut as an error
+    with client.chat.completions.stream(**asked, logprobs=True) as stream:
+        kinds = {event.type for event in stream}
+        found = stream.get_final_completion()
+    assert {"chunk", "content.delta", "content.done", "logprobs.content.delta"} <= kinds
+    assert found.choices[0].message.content == client.chat.completions.create(**asked).choices[0].message.content
+
+
+def test_the_asynchronous_client_gets_the_same(server: Running, client) -> None:
+    asked = {"model": "ngram", "prompt": "The ", "max_tokens": 20}
+    wanted = [client.completions.create(**asked, seed=seed).choices[0].text for seed in range(4)]
+
+    async def ask(other: openai.AsyncOpenAI, seed: int) -> str:
+        pieces = await other.completions.create(**asked, seed=seed, stream=True)
+        return "".join([piece.choices[0].text async for piece in pieces])
+
+    async def everybody() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none") as other:
+            return await asyncio.gather(*(ask(other, seed) for seed in range(4)))
+
+    assert asyncio.run(everybody()) == wanted
 
 
 def test_a_model_without_a_template_says_so(client) -> None:
@@ -419,8 +475,23 @@ WRONG_CHATS = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"logprobs": 2}, "logprobs"),
     ({"max_tokens": 0}, "max_tokens"),
+    ({"messages": [{"role": "user", "content": "x" * 400}]}, "context"),
+    ({"temperature": math.nan}, "temperature"),
+    ({"presence_penalty": -math.inf}, "presence_penalty"),
+    ({"n": -1}, "n:"),
     ({"max_completion_tokens": -5}, "max_completion_tokens"),
 ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_raises_what_openai_s_errors_say(table: Running, stream: bool) -> None:
+    client = table.client()
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="llama", messages=HELLO, temperature=-1, stream=stream)
+    assert (error.value.param, error.value.type) == ("temperature", "invalid_request_error")
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(model="llama", prompt="x" * 400, stream=stream)
+    assert (error.value.param, error.value.code) == ("prompt", "context_length_exceeded")
 
 
 @pytest.mark.parametrize(("wrong", "said"), WRONG_CHATS, ids=lambda value: str(value)[:40])
@@ -486,6 +557,10 @@ def test_a_browser_gets_one_page_that_may_load_nothing_from_elsewhere(server: Ru
 def test_with_keys_nobody_else_is_answered() -> None:
     with running({"rnn": rung("rnn")}, Keys({hashed(KEY), hashed("sha256:" + "0" * 64)})) as server:
         assert server.client(KEY).completions.create(model="rnn", prompt="a", max_tokens=1).choices
+        for stream in (False, True):
+            with pytest.raises(openai.AuthenticationError) as error:
+                server.client("wrong").chat.completions.create(model="rnn", messages=HELLO, stream=stream)
+            assert (error.value.code, error.value.type) == ("invalid_api_key", "authentication_error")
         for key in ("none", "wrong", KEY[:-1], KEY + "x", "0" * 64):
             paths = (("GET", "/v1/models"), ("POST", "/v1/completions"), ("GET", "/metrics"), ("GET", "/x"))
             for method, path in paths:
@@ -515,6 +590,15 @@ def test_keys_are_read_from_a_file_and_the_environment(tmp_path, monkeypatch: py
             read_keys(str(file))
     with pytest.raises(UserError, match="no-such"):
         read_keys("no-such")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rows": -1}, {"timeout": math.nan}, {"max_body": math.inf}, {"queue": -1}, {"memory": 0}, {"port": 2**16}],
+)
+def test_limits_that_are_none_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+        Serve(("x",), **wrong)
 
 
 def test_an_open_address_needs_keys_or_consent() -> None:

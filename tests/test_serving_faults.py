@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
+import torch
 
 from folders import TOKENIZER, folder_of
 from hornbook import machine
@@ -30,6 +33,7 @@ from hornbook.generation.engine import Engine
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.serving import connections
+from hornbook.serving.keys import Keys, hashed
 from serving_site import Running, events, rung, running, slowed, tokenizer, until
 
 
@@ -63,8 +67,8 @@ def works(server: Running) -> None:
     assert found.status_code == 200, found.text
 
 
-def alone(model: LanguageModel, prompt: str, tokens: int) -> str:
-    request = Request(prompt_ids(model, prompt), tokens, Sampling(temperature=0.0))
+def alone(model: LanguageModel, prompt: str, tokens: int, **dials: Any) -> str:
+    request = Request(prompt_ids(model, prompt), tokens, Sampling(**{"temperature": 0.0} | dials))
     return "".join(piece.text for piece in Engine(model).stream(request))
 
 
@@ -86,6 +90,17 @@ def test_a_client_that_vanishes_frees_its_row_at_once(stream: bool) -> None:
         until(lambda: server.site.served["m"].worker.open == 0, 3.0)
         works(server)
         assert [line["status"] for line in server.lines() if line["event"] == "request"][:2] == [499, 499]
+
+
+def test_a_client_that_closes_its_side_of_the_line_frees_its_row_too() -> None:
+    with running({"m": slowed(rung("llama"), 0.02)}, rows=1, queue=1) as server:
+        with asking(server, max_tokens=240, stream=True) as line:
+            assert b"200 OK" in line.recv(100)
+            line.shutdown(socket.SHUT_WR)
+            until(lambda: server.open_answers() == 0, 3.0)
+            until(lambda: server.site.served["m"].worker.open == 0, 3.0)
+            answer(line)  # to its end
+        works(server)
 
 
 def test_a_client_that_leaves_while_its_prompt_is_scored_or_its_body_awaited_costs_nothing() -> None:
@@ -122,6 +137,33 @@ def test_under_load_each_gets_what_it_would_get_alone() -> None:
         found = [(case, pool.submit(ask, case, client, k % 2 == 0)) for k, case in enumerate(wanted)]
         for case, future in found:
             assert future.result() == wanted[case], case
+
+
+def test_whoever_vanishes_beside_them_others_get_their_own_text() -> None:
+    """Rows leave and join at every moment."""
+    model = rung("llama")
+    wanted = {prompt: alone(model, prompt, 60) for prompt in (f"Number {i} says " for i in range(24))}
+    model = slowed(model, 0.002)
+
+    def ask(number: int, prompt: str, client: openai.OpenAI) -> str:
+        asked = {"model": "m", "prompt": prompt, "max_tokens": 60, "temperature": 0}
+        text = ""
+        with client.completions.create(**asked, stream=True) as pieces:
+            for count, piece in enumerate(pieces):
+                text += piece.choices[0].text
+                if number % 3 and count == 5 * (number % 7):
+                    break
+        return text
+
+    with running({"m": model}, rows=6, queue=100) as server, ThreadPoolExecutor(12) as pool:
+        client = server.client()
+        found = [pool.submit(ask, number, prompt, client) for number, prompt in enumerate(wanted)]
+        for number, (text, future) in enumerate(zip(wanted.values(), found, strict=True)):
+            assert text.startswith(future.result()), number
+            assert number % 3 or text == future.result()
+        until(lambda: not server.site.cases)
+        statuses = {line["status"] for line in server.lines() if line["event"] == "request"}
+        assert statuses == {200, 499}
 
 
 # Room and time
@@ -271,6 +313,39 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         works(server)
 
 
+def test_a_client_that_reads_slowly_gets_all_and_holds_up_nobody() -> None:
+    with running({"m": rung("ngram", context=2048)}) as server:
+        body = {"prompt": "The ", "max_tokens": 1000, "seed": 1, "logprobs": 5}
+        body |= {"logit_bias": {str(TOKENIZER.eos): -100}}
+        whole = server.http.post("/v1/completions", json=body).json()["choices"][0]["text"]
+        content = json.dumps({**body, "stream": True}).encode()
+        with socket.socket() as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.connect(server.address)
+            line.sendall(head(server, len(content)) + content)
+            response, found = http.client.HTTPResponse(line), b""
+            response.begin()
+            for _ in range(50):
+                found += response.read(1000)
+                works(server)
+            found += response.read()
+    *pieces, last = events(found.decode())
+    assert ("".join(piece["choices"][0]["text"] for piece in pieces), last) == (whole, "[DONE]")
+
+
+def test_bytes_that_are_no_text_in_paths_and_headers_are_refused() -> None:
+    with running({"m": rung("ngram")}, Keys({hashed("a-key-that-is-long-enough")})) as server:
+        for path, key, status in (
+            (b"/v1/models/%ff%fe", b"a-key-that-is-long-enough", b" 404 "),
+            (b"/v1/models/\xff", b"a-key-that-is-long-enough", b" 40"),
+            (b"/v1/models", b"\xff\xfe", b" 401 "),
+        ):
+            with socket.create_connection(server.address, timeout=10) as line:
+                line.sendall(b"GET %s HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer %s\r\n\r\n" % (path, key))
+                assert status in line.recv(200).split(b"\r\n")[0]
+        assert server.http.get("/health").status_code == 200
+
+
 def test_a_thousand_connections_are_survived() -> None:
     import resource
 
@@ -346,6 +421,32 @@ def test_what_has_no_chance_at_all_is_told_in_numbers_that_json_has() -> None:
         body = {"prompt": "The statement", "max_tokens": 5, "logprobs": 20, "temperature": 0}
         found = server.http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
         assert min(min(table.values()) for table in found["top_logprobs"]) == -9999.0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of threads")
+def test_an_engine_that_rests_keeps_no_threads_of_its_own() -> None:
+    """Those of OpenMP, which would slow down the engines of other models."""
+
+    def others() -> int:
+        return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
+
+    model, found = slowed(rung("rnn"), 0), []
+    hidden = model.hidden
+
+    def counting(*arguments: Any, **more: Any) -> Any:
+        torch.set_num_threads(3)
+        torch.ones(10**6).exp()
+        found.append(others())
+        return hidden(*arguments, **more)
+
+    threads, model.hidden = torch.get_num_threads(), counting  # type: ignore[method-assign]
+    try:
+        with running({"m": model}) as server:
+            works(server)
+            until(lambda: others() <= max(found) - 2)
+            works(server)
+    finally:
+        torch.set_num_threads(threads)
 
 
 # The process
@@ -439,32 +540,39 @@ def test_what_cannot_be_served_is_told_in_one_line(folders: Path, capfd: pytest.
 # Under load
 
 
-async def load(server: Running, streams: int, seconds: float) -> list[int]:
-    """So many clients that stream one answer after the other, for so long; the tokens that each has got."""
-    got, end = [0] * streams, time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=streams, max_keepalive_connections=streams)
+NEVER_ENDS = {TOKENIZER.eos: -100.0}
 
-    async def ask(client: httpx.AsyncClient, number: int) -> None:
-        body = {"prompt": f"Client {number}: ", "max_tokens": 40, "stream": True, "seed": number}
-        body |= {"logit_bias": {str(TOKENIZER.eos): -100}, "stream_options": {"include_usage": True}}
+
+async def load(server: Running, wanted: dict[str, str], seconds: float) -> list[int]:
+    """A client for each prompt that streams its text again and again, for so long; the tokens that each has got."""
+    got, end = [0] * len(wanted), time.monotonic() + seconds
+    limits = httpx.Limits(max_connections=len(wanted), max_keepalive_connections=len(wanted))
+
+    async def ask(client: httpx.AsyncClient, number: int, prompt: str) -> None:
+        body = {"prompt": prompt, "max_tokens": 40, "stream": True, "seed": number, "logit_bias": NEVER_ENDS}
+        body |= {"stream_options": {"include_usage": True}}
         while time.monotonic() < end:
             async with client.stream("POST", server.url + "/v1/completions", json=body) as found:
                 assert found.status_code == 200, await found.aread()
-                lines = [line async for line in found.aiter_lines() if line]
-                assert lines[-1] == "data: [DONE]"
-                got[number] += json.loads(lines[-2].removeprefix("data: "))["usage"]["completion_tokens"]
+                *pieces, usage, last = events((await found.aread()).decode())
+            assert "".join(piece["choices"][0]["text"] for piece in pieces) == wanted[prompt]
+            assert last == "[DONE]"
+            got[number] += usage["usage"]["completion_tokens"]
 
     async with httpx.AsyncClient(limits=limits, timeout=60) as client:
-        await asyncio.gather(*(ask(client, number) for number in range(streams)))
+        await asyncio.gather(*(ask(client, number, prompt) for number, prompt in enumerate(wanted)))
     return got
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(120, marks=pytest.mark.slow)])
-def test_64_streams_at_a_time_are_served_fairly_in_bounded_memory(seconds: float) -> None:
-    with running({"m": rung("llama")}, rows=16, queue=64, queue_timeout=60.0) as server:
-        asyncio.run(load(server, 64, min(seconds / 5, 5)))
+def test_64_streams_at_a_time_get_their_own_texts_fairly_in_bounded_memory(seconds: float) -> None:
+    model, prompts = rung("llama"), [f"Client {number}: " for number in range(64)]
+    dials: dict[str, Any] = {"temperature": 1.0, "logit_bias": NEVER_ENDS}
+    wanted = {prompt: alone(model, prompt, 40, seed=number, **dials) for number, prompt in enumerate(prompts)}
+    with running({"m": model}, rows=16, queue=64, queue_timeout=60.0) as server:
+        asyncio.run(load(server, wanted, min(seconds / 5, 5)))
         before = machine.resident_memory()
-        got = asyncio.run(load(server, 64, seconds))
+        got = asyncio.run(load(server, wanted, seconds))
         assert machine.resident_memory() - before < 60e6
         assert min(got) > 0
         assert seconds < 60 or min(got) > 0.5 * max(got)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -46,7 +47,8 @@ class Style(Protocol):
 class Part:
     """One answer as it grows."""
 
-    places: Places
+    places: Places | None
+    """None where nobody asked for log-probabilities."""
     stops: bool
     """Whether it may end at a stop text, whose tokens are not told."""
     text: str = ""
@@ -59,6 +61,8 @@ class Part:
         self.text += text
         self.length += len(text)
         self.finish = finish or self.finish
+        if self.places is None:
+            return []
         new = list(self.places.of(chosen, self.length if self.stops and finish == "stop" else None))
         self.placed += new
         return new
@@ -126,7 +130,8 @@ class Job:
 
     def part(self, prompt: Prompt) -> Part:
         before = len(prompt.text) if self.echo else 0
-        part = Part(Places(self.served.spelling, before), bool(self.asked.stops), length=before)
+        places = None if self.alternatives is None else Places(self.served.spelling, before)
+        part = Part(places, bool(self.asked.stops), length=before)
         if not self.tokens:
             part.finish = "length"
         return part
@@ -173,8 +178,15 @@ class Job:
         return found
 
     def event(self, number: int, choice: Json) -> bytes:
-        usage = {"usage": None} if self.asked.wants_usage else {}
-        return data({**self.frame, "choices": [{"index": number, **choice}], **usage})
+        """A piece of one answer between what is the same in all; most hold a single token."""
+        before, after = self.same
+        return before + as_json({"index": number, **choice}) + after
+
+    @functools.cached_property
+    def same(self) -> tuple[bytes, bytes]:
+        """What comes before each piece and behind it."""
+        usage = b',"usage":null' if self.asked.wants_usage else b""
+        return b"data: " + as_json(self.frame)[:-1] + b',"choices":[', b"]" + usage + b"}\n\n"
 
     def logprobs(self, placed: Sequence[Placed]) -> Json | None:
         return None if self.alternatives is None else self.style.logprobs(self.served.spelling, placed)

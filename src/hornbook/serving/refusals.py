@@ -13,6 +13,8 @@ AFTER = 1
 KINDS = {401: "authentication_error", 403: "permission_error", 408: "timeout_error", 429: "rate_limit_error"}
 """The `type` of an error by its status; others below 500 are the request's fault, those from 500 on the server's."""
 
+ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 
 class Refusal(Exception):
     """Ends a request with an HTTP status and one line."""
@@ -45,7 +47,7 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
 
 
 def as_json(content: Any) -> bytes:
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    return ENCODER.encode(content).encode()
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import ipaddress
 import logging
 import re
@@ -30,6 +31,7 @@ from hornbook.serving.connections import KEEP_ALIVE, Connection
 from hornbook.serving.keys import VARIABLE, Keys, read_keys
 from hornbook.serving.logs import Handler, Log
 from hornbook.serving.site import Served, Site
+from hornbook.serving.threads import dismiss
 from hornbook.serving.worker import Worker
 
 BACKLOG = 1024
@@ -86,6 +88,8 @@ def serve(settings: Serve) -> None:
         for model in models.values():
             quicken(model)
         site = site_of(models, settings, keys, Log(sys.stderr))
+        dismiss()
+        gc.freeze()  # or now and then the collector would look through all of it, a tenth of a second for every stream
         server_of(site, functools.partial(announce, site, listener)).run([listener])
         site.log.close()
 

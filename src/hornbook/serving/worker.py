@@ -18,6 +18,7 @@ from hornbook.generation.engine import Engine
 from hornbook.layers.model import LanguageModel
 from hornbook.serving.orders import News, Order
 from hornbook.serving.refusals import Refusal, invalid
+from hornbook.serving.threads import dismiss
 
 T = TypeVar("T")
 Reading = tuple[Order, Iterator[Any], "asyncio.Future[Any]"]
@@ -113,13 +114,20 @@ class Worker:
     def run(self) -> None:
         while True:
             with self.bell:
-                while not (self.arrivals or self.readings or self.engine.busy or self.ending):
+                if not self.called:
+                    dismiss()
+                while not self.called:
                     self.bell.wait()
                 arrivals, self.arrivals = self.arrivals, []
             if self.ending:
                 self.end_all("cancelled", arrivals)
                 return
             self.turn(arrivals)
+
+    @property
+    def called(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self.arrivals or self.readings or self.engine.busy or self.ending)
 
     def turn(self, arrivals: list[Order]) -> None:
         """Let orders in, take one step, do one piece of a reading, tell of it all."""
