@@ -16,6 +16,7 @@ from hornbook.errors import UserError
 from hornbook.generation.answers import Answer
 from hornbook.generation.prefixes import common
 from hornbook.generation.sampling import next_tokens
+from hornbook.generation.swift import quicken
 from hornbook.layers.model import Cache, LanguageModel
 
 
@@ -85,4 +86,8 @@ def drafter(name: str | None, target: LanguageModel) -> Drafter | None:
     """What `--draft` names: 'lookup', or whatever else can be loaded."""
     if name is None:
         return None
-    return Lookup() if name == "lookup" else ModelDrafter(load(name, target.device), target)
+    if name == "lookup":
+        return Lookup()
+    small = load(name, target.device)
+    quicken(small)
+    return ModelDrafter(small, target)
