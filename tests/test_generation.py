@@ -13,17 +13,19 @@ import torch
 
 from helpers import EOS, VOCAB, tiny_config, tiny_model
 from hornbook import kernels, models
+from hornbook.commands import generate
 from hornbook.config import Generate, Sampling, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.generation.answers import Answer, Piece, Request
 from hornbook.generation.drafts import Lookup, ModelDrafter
 from hornbook.generation.engine import Engine, compacted
 from hornbook.generation.prefixes import Prefixes, common
-from hornbook.generation.prompt_file import answer_file
+from hornbook.generation.prompt_file import answer_file, hold
 from hornbook.generation.stream import prompt_ids, stream_tokens
 from hornbook.generation.swift import quicken
 from hornbook.generation.text_stream import TextStream, begun
 from hornbook.layers.model import LanguageModel
+from hornbook.log import Log
 from hornbook.text.tokenizer_training import train_tokenizer
 
 FAMILIES = [name for name in models.families() if tiny_model(name).causal]
@@ -353,11 +355,11 @@ def test_a_stopped_file_of_answers_is_carried_on_and_others_are_left_alone(
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 4
-    for kept in (b"".join(lines[:2]), b"".join(lines[:2]) + lines[2][:20], whole):
+    for kept in (b"", lines[0][:40], b"".join(lines[:2]), b"".join(lines[:2]) + lines[2][:20], whole):
         out.write_bytes(kept)
         answer_file(speaking, settings)
         assert out.read_bytes() == whole
-    for other in (b"My thesis\n", b'{"a": 1}\n', lines[1]):
+    for other in (b"My thesis\n", b"My thesis", b'{"a": 1}\n', lines[1]):
         out.write_bytes(other)
         with pytest.raises(UserError, match="something else"):
             answer_file(speaking, settings)
@@ -365,6 +367,34 @@ def test_a_stopped_file_of_answers_is_carried_on_and_others_are_left_alone(
     out.write_bytes(whole)
     with pytest.raises(UserError, match="other settings"):
         answer_file(speaking, dataclasses.replace(settings, temperature=0.5))
+
+
+def test_a_file_of_answers_that_another_process_writes_is_left_alone(speaking: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("One\nTwo\n")
+    settings = Generate("", file=str(tmp_path / "in.txt"), out=str(tmp_path / "out.jsonl"), tokens=5)
+    other = Log(tmp_path, "out.jsonl")
+    hold(other)
+    with pytest.raises(UserError, match="in use by another process"):
+        answer_file(speaking, settings)
+    other.close()
+    assert answer_file(speaking, settings) == (2, 0)
+
+
+def test_mistakes_in_files_are_found_before_a_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("One\n")
+    (tmp_path / "out.jsonl").write_text("My thesis\n")
+    for file, told in (("none.txt", "none.txt"), ("in.txt", "something else")):
+        with pytest.raises(UserError, match=told):
+            generate(Generate("no/model", file=str(tmp_path / file), out=str(tmp_path / "out.jsonl")))
+    with pytest.raises(UserError, match="not both"):
+        Generate("x", prompt="The ", file="in.txt", out="out.jsonl")
+    with pytest.raises(UserError, match="1,000 at most"):
+        Generate("x", beams=100_000)
+
+
+def test_bytes_that_are_no_text_are_refused_in_a_line(speaking: LanguageModel) -> None:
+    with pytest.raises(UserError, match="not UTF-8"):
+        prompt_ids(speaking, "x\udcff")
 
 
 def passes(prompts: Sequence[Sequence[int]], chunk: int = 64) -> tuple[list[tuple[int, ...]], list[Answer]]:

@@ -312,5 +312,5 @@ def test_loading_in_python_takes_the_same_sources(tmp_path: Path) -> None:
 
 def test_a_folder_around_a_gguf_file_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "model.Q8_0.gguf").touch()
-    with pytest.raises(UserError, match="no config.json; name the file itself: .*model.Q8_0.gguf"):
+    with pytest.raises(UserError, match=r"no config\.json; name the file itself: .*model\.Q8_0\.gguf"):
         load(tmp_path)

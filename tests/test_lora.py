@@ -440,8 +440,9 @@ def test_export_and_import_merge(how: Quantization | None, tmp_path: Path) -> No
         torch.testing.assert_close(answers(again), wanted, **CLOSE)
 
 
-def test_an_adapter_is_quantised_merged_and_passes_the_doctor(tmp_path: Path) -> None:
-    stored(tmp_path)
+@pytest.mark.parametrize("how", [None, NF4], ids=str)
+def test_an_adapter_is_quantised_merged_and_passes_the_doctor(how: Quantization | None, tmp_path: Path) -> None:
+    stored(tmp_path, how=how)
     found = hornbook.quantize(str(tmp_path / "adapter"), "int8", out=str(tmp_path / "int8"))
     assert load(found.path).adapter is None
     assert not [finding.line for finding in hornbook.examine(str(tmp_path / "adapter")) if finding.verdict == "FAIL"]

@@ -122,7 +122,7 @@ def test_mistakes_are_told_in_a_line_and_the_conversation_goes_on(
 ) -> None:
     (tmp_path / "there").write_text("mine")
     out, err = session(
-        "/undo", "/sytem x", "/save", f"/save {tmp_path / 'there'}", f"/save {tmp_path}/no/such\0", "", "Hi"
+        "/undo", "/sytem x", "/save", f"/save {tmp_path / 'there'}", f"/save {tmp_path}/no/such\0", "", "\udcff", "Hi"
     )
     told = err.splitlines()
     assert "there is no question yet" in told[0]
@@ -130,18 +130,21 @@ def test_mistakes_are_told_in_a_line_and_the_conversation_goes_on(
     assert "needs the name of a file" in told[2]
     assert "exists" in told[3]
     assert (tmp_path / "there").read_text() == "mine"
+    assert "not UTF-8" in told[5]
     assert len(out.strip()) > 0
 
 
 def test_ctrl_c_at_the_prompt_does_not_leave(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    events = iter([KeyboardInterrupt, EOFError])
+    events = iter([KeyboardInterrupt, UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), EOFError])
 
     def typed(_: str) -> str:
         raise next(events)
 
     monkeypatch.setattr("builtins.input", typed)
     assert talk.typed() is None
-    assert "leaves" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "leaves" in told
+    assert "not UTF-8" in told
     assert sys.stdin is not None

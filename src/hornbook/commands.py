@@ -187,6 +187,10 @@ def generate(settings: Generate) -> None:
     from hornbook.generation.stream import continuations, prompt_ids
     from hornbook.generation.swift import opened as swift
 
+    if settings.file:
+        from hornbook.generation.prompt_file import check_files
+
+        check_files(settings)
     model = swift(settings)
     if settings.file:
         return generate_file(model, settings)
@@ -196,9 +200,11 @@ def generate(settings: Generate) -> None:
     for pieces in continuations(model, prompt, settings):
         begun = list(itertools.islice(pieces, 1))  # a model that cannot go on says so before anything is printed
         print("" if settings.chat else prompt, end="")
-        for piece in itertools.chain(begun, pieces):
-            print(piece, end="", flush=True)
-        print()
+        try:
+            for piece in itertools.chain(begun, pieces):
+                print(piece, end="", flush=True)
+        finally:
+            print()
 
 
 def serve(settings: Serve) -> None:

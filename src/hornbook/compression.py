@@ -26,7 +26,7 @@ from hornbook.exchange import answers, batch_size, delivered, difference, genera
 from hornbook.formats.coded import read_quantization
 from hornbook.formats.config_json import read_config
 from hornbook.formats.filling import build_empty
-from hornbook.formats.peft_base import described_by
+from hornbook.formats.peft_base import is_adapter
 from hornbook.formats.sources import locate
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
@@ -65,8 +65,8 @@ def quantize_run(settings: Quantize) -> Compressed:
     """
     how, place, target = settings.quantization, locate(settings.run), target_of(settings)
     refuse_existing(target)
-    if place.is_dir():
-        check_folder(described_by(place), how)
+    if place.is_dir() and not is_adapter(place):  # an adapter is merged, and its base made whole, before
+        check_folder(place, how)
     model = merge(load(place, settings.device or machine.pick_device(), text=settings.data is not None))
     columns, before, size = found_columns(model, settings), scored(model, settings), bytes_of(model)
     layers: list[Layer] = []

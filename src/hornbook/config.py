@@ -465,6 +465,9 @@ class Generate(Speaking):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, ("tokens", "samples", "rows", "beams", "beam_groups"), lambda x: x > 0, "above 0")
+        require(self, ("beams",), lambda x: x <= 1000, "1,000 at most")
+        if self.file and self.prompt != "-":
+            raise UserError("give a prompt or --file, not both")
         if self.beams > 1 and (self.file or self.draft or self.stop):
             raise UserError("--beams goes with neither --file, --draft nor --stop")
         if self.beams > 1 and (self.samples > self.beams or self.beams % self.beam_groups):

@@ -47,7 +47,11 @@ def typed() -> str | None:
         try:
             return input("> " if sys.stdin.isatty() else "")
         except EOFError:
+            if sys.stdin.isatty():
+                print()
             return None
+        except UnicodeDecodeError:
+            print("hornbook: the line has bytes that are not UTF-8: it is left out", file=sys.stderr)
         except KeyboardInterrupt:
             print("\n/exit or Ctrl-D leaves", file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,9 +17,13 @@ from hornbook.generation.engine import Engine
 from hornbook.generation.sampling import STUCK
 from hornbook.generation.stream import asked
 from hornbook.layers.model import LanguageModel
+from hornbook.lock import locked
 from hornbook.log import Log, read_lines
 from hornbook.progress import Bar
 from hornbook.text.files import is_rows, read_documents
+
+BEGINNING = b'{"number": 0, "sample": 0, '
+"""Of the first line, by which a torn one is told from something else."""
 
 
 class Line(NamedTuple):
@@ -42,18 +47,39 @@ def answer_file(model: LanguageModel, settings: Generate) -> tuple[int, int]:
     path, mark = Path(settings.out), fingerprint(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     log = Log(path.parent, path.name)
-    kept = read_lines(path)
-    refuse_others(path, kept, lines, mark)
-    log.cut(lambda value: True)
-    refused = sum("error" in value for value in kept)
-    with Bar("generating") as bar:
-        for number, value in enumerate(answered(model, lines[len(kept) :], settings, bar), start=len(kept) + 1):
-            log.write(value | {"settings": mark})
-            refused += "error" in value
-            bar.show(number, len(lines))
-    log.sync()
-    log.close()
+    hold(log)
+    try:
+        kept = read_lines(path)
+        refuse_others(path, kept, lines, mark)
+        log.cut(lambda value: True)
+        refused = sum("error" in value for value in kept)
+        with Bar("generating") as bar:
+            for number, value in enumerate(answered(model, lines[len(kept) :], settings, bar), start=len(kept) + 1):
+                log.write(value | {"settings": mark})
+                refused += "error" in value
+                bar.show(number, len(lines))
+        log.sync()
+    finally:
+        log.close()
     return len(lines), refused
+
+
+def hold(log: Log) -> None:
+    """Have the file for this process alone, until it ends. UserError where another has it, or it cannot be written."""
+    try:
+        free = locked(log.opened())
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise UserError(f"cannot write to {log.path}: {error.strerror or error}") from error
+        free = True
+    if not free:
+        raise UserError(f"{log.path} is in use by another process: wait until it ends, or choose another --out")
+
+
+def check_files(settings: Generate) -> None:
+    """UserError, before a model is loaded, for prompts that cannot be read and answers to something else."""
+    path = Path(str(settings.out))
+    refuse_others(path, read_lines(path), wanted(settings), fingerprint(settings))
 
 
 def wanted(settings: Generate) -> list[Line]:
@@ -78,8 +104,13 @@ def refuse_others(path: Path, kept: list[dict[str, Any]], lines: list[Line], mar
         (value.get("prompt"), value.get("sample"), value.get("settings")) == (line.prompt, line.sample, mark)
         for value, line in zip(kept, lines, strict=False)
     )
-    if not same or (not kept and path.exists() and path.stat().st_size):
+    if not same or (not kept and path.exists() and beginning(path) not in (b"", BEGINNING)):
         raise UserError(f"{path} holds something else, or answers by other settings: choose another --out")
+
+
+def beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(BEGINNING))
 
 
 def answered(model: LanguageModel, lines: list[Line], settings: Generate, bar: Bar) -> Iterator[dict[str, Any]]:

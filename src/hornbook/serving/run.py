@@ -77,16 +77,24 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def opened(name: str, run: str, settings: Serve) -> LanguageModel:
+    """A model, ready to generate. UserError, with its name, where it cannot be."""
+    device = settings.device or machine.pick_device()
+    try:
+        model = load(run, device, settings.dtype, text=True, bits=settings.bits)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    quicken(model)
+    return model
+
+
 def serve(settings: Serve) -> None:
     """Serve until SIGTERM or SIGINT. UserError for what cannot be served, before anything is loaded where possible."""
     keys, runs = read_keys(settings.api_key_file), named(settings.runs)
     may_bind(settings, keys)
     with listening(settings) as listener:
         allow_connections(settings.connections)
-        device = settings.device or machine.pick_device()
-        models = {name: load(run, device, settings.dtype, True, settings.bits) for name, run in runs.items()}
-        for model in models.values():
-            quicken(model)
+        models = {name: opened(name, run, settings) for name, run in runs.items()}
         site = site_of(models, settings, keys, Log(sys.stderr))
         dismiss()
         gc.freeze()  # or now and then the collector would look through all of it, a tenth of a second for every stream

@@ -40,7 +40,8 @@ class Tokenizer:
         self.bos, self.eos, self.pad, self.unk, self.mask = (ids.get(name) if name else None for name in specials)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, with no special token added."""
+        """The ids of a text, with no special token added. UserError for what is no UTF-8."""
+        check_text(text)
         if len(text) >= LONG:
             return self.encode_batch([text])[0]
         return self.core.encode(text, add_special_tokens=False).ids
@@ -174,3 +175,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if not path.exists():
         raise UserError(f"there is no tokeniser at {path}: no such file or folder")
     return Tokenizer(*read_folder(path))
+
+
+def check_text(text: str) -> None:
+    """UserError for a text with half characters, as Python makes them of bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("the text has bytes that are not UTF-8: give it in UTF-8") from None
