@@ -28,12 +28,12 @@ class Drafter(Protocol):
 class Lookup:
     """Guesses from the text itself: what followed when its last tokens came before (Saxena 2023, prompt lookup)."""
 
-    def __init__(self, count: int = 8, longest: int = 3) -> None:
-        self.count, self.longest = count, longest
+    def __init__(self, count: int = 8, longest: int = 3, shortest: int = 2) -> None:
+        self.count, self.longest, self.shortest = count, longest, shortest
 
     def guess(self, answer: Answer, room: int) -> list[int]:
         tokens = answer.window
-        for length in range(min(self.longest, len(tokens) - 1), 0, -1):
+        for length in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
             last = tokens[-length:]
             for start in range(len(tokens) - length - 1, -1, -1):
                 if tokens[start : start + length] == last:
