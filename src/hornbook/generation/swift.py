@@ -40,14 +40,11 @@ def quicken(model: LanguageModel) -> None:
         merge(model)
     if model.counted or kernels.library() is None:
         return
-    matrices = {module: found for module in model.modules() if (found := matrix_of(module, model)) is not None}
-    for module, matrix in matrices.items():
-        if isinstance(module, Quantized):
-            module.product = few(matrix, product)
-            take_over(module, matrix)
-        elif isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16:
-            plain = module.forward
-            module.forward = few(matrix.biased(module.bias), plain)  # type: ignore[method-assign]
+    matrices = {}
+    for module in model.modules():
+        if (found := matrix_of(module, model)) is not None:
+            matrices[module] = found
+            use(found, module)
     if model.readout in matrices:
         head = matrices[model.readout].biased(model.readout_bias)
         model.unembed = few(head, model.unembed, torch.float32)  # type: ignore[method-assign]
@@ -68,6 +65,16 @@ def matrix_of(module: nn.Module, model: LanguageModel) -> kernels.Matrix | None:
     if type(module) is nn.Linear or (isinstance(module, nn.Embedding) and module is model.readout):
         return kernels.plain(module.weight)
     return None
+
+
+def use(matrix: kernels.Matrix, module: nn.Module) -> None:
+    """Have a module multiply by the kernels. In float32 only whole passes do, where torch's products are fast."""
+    if isinstance(module, Quantized):
+        module.product = few(matrix, product)
+        take_over(module, matrix)
+    elif isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16:
+        plain = module.forward
+        module.forward = few(matrix.biased(module.bias), plain)  # type: ignore[method-assign]
 
 
 def take_over(module: Quantized, matrix: kernels.Matrix) -> None:
