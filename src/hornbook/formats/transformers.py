@@ -9,7 +9,7 @@ such a family's `WEIGHTS` has to name them.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hornbook import models
 from hornbook.errors import UserError, missing_extra
 from hornbook.formats.huggingface import COMMON, from_hf_config, names
-from hornbook.layers.attention import mixing
+from hornbook.layers.attention import mixing_weights
 from hornbook.layers.initialise import initialise
 from hornbook.layers.model import Cache, LanguageModel
 
@@ -152,7 +152,7 @@ class HornbookForCausalLM(transformers.PreTrainedModel, transformers.GenerationM
             segments = (attention_mask[:, -input_ids.shape[1] :] != 0).long()
         if use_cache and past_key_values is None:
             past_key_values = History(input_ids[:, :0])
-        with attention_weights(self.model) if asked else nullcontext(()) as weights:
+        with mixing_weights(self.model) if asked else nullcontext(()) as weights:
             if past_key_values is not None:
                 hidden = past_key_values.read(self.model, input_ids, segments)
             elif bool(segments.all()):
@@ -183,15 +183,6 @@ def settled(module: nn.Module) -> None:
     """Tell transformers that the parameters here are drawn, unless they are still to come from a file."""
     if all(parameter.device.type != "meta" for parameter in module.parameters(recurse=False)):
         setattr(module, FILLED, True)
-
-
-def attention_weights(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
-    """Collects the attention weights of every pass within, layer by layer, (B,H,T,S) each."""
-
-    def units(key: Tensor, value: Tensor) -> Tensor:
-        return torch.eye(key.shape[2], device=value.device, dtype=value.dtype).expand(*key.shape[:2], -1, -1)
-
-    return mixing(model, units)
 
 
 def register(family: ModuleType) -> dict[str, type]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hornbook.errors import UserError
-from hornbook.layers.attention import mixing
+from hornbook.layers.attention import mixing_weights
 from hornbook.layers.model import LanguageModel
 
 
@@ -98,11 +98,6 @@ def attention_weights(model: LanguageModel, tokens: Tensor, layer: int, head: in
     for what, number, count in (("layer", layer, layers), ("head", head, heads)):
         if not 0 <= number < count:
             raise UserError(f"there is no {what} {number} of attention in this model: it has 0 to {count - 1}")
-    with mixing(attentions(model)[layer], units) as found:
+    with mixing_weights(attentions(model)[layer]) as found:
         model.hidden(tokens[None])
     return found[0][0, head].float()
-
-
-def units(key: Tensor, value: Tensor) -> Tensor:
-    """Unit vectors in the place of values (B,H,S,K): what is mixed of them is the weights."""
-    return torch.eye(key.shape[2], device=value.device, dtype=value.dtype).expand(*key.shape[:2], -1, -1)

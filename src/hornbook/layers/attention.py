@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,15 @@ def mixing(model: nn.Module, values: Callable[[Tensor, Tensor], Tensor]) -> Iter
     finally:
         for module, kernel in kernels.items():
             module.kernel = kernel
+
+
+def mixing_weights(model: nn.Module) -> AbstractContextManager[list[Tensor]]:
+    """Collects the attention weights of every pass within, layer by layer, (B,H,T,S) each."""
+
+    def units(key: Tensor, value: Tensor) -> Tensor:
+        return torch.eye(key.shape[2], device=value.device, dtype=value.dtype).expand(*key.shape[:2], -1, -1)
+
+    return mixing(model, units)
 
 
 class Attention(nn.Module):
