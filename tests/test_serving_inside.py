@@ -211,7 +211,7 @@ def test_without_a_key_nobody_looks_inside(path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_they_keep_to_the_limits_of_other_requests(path: str) -> None:
-    with running({"rnn": slowed(rung("rnn"), 0.05)}, rows=1, queue=0, max_body=0.01, max_prompt=9) as server:
+    with running({"rnn": slowed(rung("rnn", eos=None), 0.05)}, rows=1, queue=0, max_body=0.01, max_prompt=9) as server:
         large = {
             name: [{"role": "user", "content": "x" * 20_000}] if name == "messages" else "x" * 20_000
             for name in PATHS[path]
