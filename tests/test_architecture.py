@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import hornbook
 ROOT = Path(hornbook.__file__).parent
 
 ORDER = [
-    {"atomic", "config", "errors", "lock", "log", "manifest", "progress", "machine", "small_files"},
+    {"atomic", "config", "errors", "lock", "log", "manifest", "proc", "progress", "machine", "small_files"},
     {"text"},
     {"kernels"},
     {"data"},
@@ -78,6 +79,17 @@ def test_a_file_imports_only_from_what_comes_before_it(path: Path) -> None:
     here = part(path)
     for there in imports(path):
         assert there == here or PLACE[there] <= PLACE[here], f"{here} must not import {there}"
+
+
+@pytest.mark.parametrize("package", ["commands", "config"])
+def test_modules_import_one_another_in_no_circle_nor_the_package_that_gathers_them(package: str) -> None:
+    graph = {}
+    for path in (ROOT / package).glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = [f"{node.module}." for node in nodes if isinstance(node, ast.ImportFrom)]
+        inside = [name.split(".") for name in names if name.startswith(f"hornbook.{package}.")]
+        graph[path.stem] = {name[2] or "__init__" for name in inside}
+    TopologicalSorter(graph).prepare()
 
 
 def test_every_verb_is_named_to_whoever_imports_all() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -14,14 +13,13 @@ from typing import Any
 
 import pytest
 
+from browsing import started
 from hornbook.serving.app import PAGE
 from hornbook.serving.keys import Keys, hashed
 from serving_site import Running, rung, running, slowed, until
 
 TEXT = PAGE.read_text(encoding="utf-8")
 KEY = "a-key-that-is-long-enough"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
 # What it is made of
@@ -165,13 +163,8 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs a Chromium on the PATH")
-    with api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with started() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +235,7 @@ def test_stop_frees_the_server_and_keeps_what_has_come(visit: Visit, how: str) -
         visit.page.click("#generate")
     visit.see("article .note", "Stopped.")
     assert visit.page.inner_text("#generate") == "Generate"
-    until(lambda: visit.server.open_answers() == 0)
+    until(visit.server.idle)
     assert 3 <= visit.page.locator(".token").count() < 200
 
 

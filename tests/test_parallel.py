@@ -12,15 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import tiny_model
+from helpers import VOCAB, stream, tiny_model
 from hornbook import machine
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batch
+from hornbook.data.shards import Shard
 from hornbook.errors import UserError
+from hornbook.evaluation.score import score
 from hornbook.log import read_log
 from hornbook.parallel.processes import Processes, mesh_shape
 from hornbook.parallel.tensors import total_norm
@@ -99,11 +102,14 @@ def command(text: Path, out: Path, steps: int = 60, *more: str) -> list[str]:
     return ["train", "llama-tiny", f"--data={text}", f"--out={out}", f"--steps={steps}", *FLAGS.split(), *more]
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "text.txt"
+def write_text(path: Path) -> Path:
     path.write_text("".join(f"Line {n} of a text that says {n * n % 97} and no more.\n" for n in range(400)))
     return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return write_text(tmp_path / "text.txt")
 
 
 def several(count: int, arguments: list[str], *more: str, **named: Any) -> subprocess.Popen[str]:
@@ -188,7 +194,7 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_shows(text: Path, 
     whole, struck = tmp_path / "whole", tmp_path / "struck"
     more = ("--parallel=shard", "--dropout=0.1")
     finished(several(2, command(text, whole, 200, *more)))
-    started = several(2, command(text, struck, 200, *more), "--max-restarts=2", stdout=subprocess.DEVNULL)
+    started = several(2, command(text, struck, 200, *more), "--max-restarts=1", stdout=subprocess.DEVNULL)
     until(lambda: any((struck / "checkpoints").glob("[0-9]*")), started)
     os.kill(children_of(struck)[-1], signal.SIGKILL)
     assert started.wait(timeout=240) == 0
@@ -256,6 +262,16 @@ def test_rows_are_shared_out_once_each() -> None:
     assert torch.equal(torch.cat([part.tokens for part in parts]), batch.tokens)
     with pytest.raises(UserError, match=r"--batch 7 cannot be shared by 3 groups .* such as 6, 9, 12"):
         Processes(size=3).require_rows(7)
+
+
+def test_scoring_is_shared_out_and_every_target_counted_once() -> None:
+    starts = np.arange(0, 1001, 100) + 1
+    shard = Shard(stream(1001), starts, *np.ones((2, 10), np.int64), vocab=VOCAB, separator=0, restorable=True)
+    whole = score(model := tiny_model("llama"), shard, 16, 16, batch=4)
+    parts = [score(model, shard, 16, 16, batch=4, processes=Processes(rank=rank, size=3)) for rank in range(3)]
+    assert sum(int(part.targets.sum()) for part in parts) == int(whole.targets.sum()) == 1000
+    assert sum(float(part.nats.sum()) for part in parts) == pytest.approx(float(whole.nats.sum()), rel=1e-12)
+    assert all(part.targets.sum() > 300 for part in parts)
 
 
 def test_processes_are_arranged_by_machine() -> None:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+import hornbook
 from folders import folder_of, speaking
 from helpers import VOCAB, stream, tiny_model
 from hornbook import models
@@ -386,6 +387,15 @@ def test_only_one_layer_s_maps_may_be_asked_for(tmp_path: Path, capfd: pytest.Ca
         with pytest.raises(SystemExit):
             main(["inspect", run, *asked[1 if more else 2 :], *more])
         assert told in capfd.readouterr().err
+
+
+def test_python_draws_beside_what_it_returns(tmp_path: Path) -> None:
+    run = str(run_of("gpt2", tmp_path / "run", context=100))
+    walk = hornbook.inspect(run, TEXT, pictures=str(tmp_path / "out"), picture=("lens",), format="svg")
+    assert walk.steps
+    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".svg"]
+    assert hornbook.inspect(run, diagram=str(tmp_path / "x.mmd")).parameters
+    assert (tmp_path / "x.mmd").read_text(encoding="utf-8").startswith("---")
 
 
 @pytest.mark.parametrize("family", ["bert", "transformer", "opt"])

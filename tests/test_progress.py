@@ -103,3 +103,11 @@ def test_elsewhere_plain_lines_are_written_now_and_then(capsys: pytest.CaptureFi
     first, second = capsys.readouterr().err.splitlines()
     assert first == "training   25 %  loss 3  ? left"
     assert second == "training   50 %  loss 2  0 s left"
+
+
+def test_work_of_unknown_length_is_told_without_a_share(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Bar("preparing", every=0.0) as bar:
+        bar.show(10, float("inf"), "1.2 GB")
+    assert capsys.readouterr().err.strip() == "preparing  1.2 GB"

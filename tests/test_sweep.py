@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hornbook.errors import UserError
 from hornbook.lock import Lock
 from hornbook.report.sweep_page import render_sweep, sweep_table
 from hornbook.run import read_log
-from hornbook.sweeping import sweep, trials
+from hornbook.sweeping import sweep, trials, workers
 from hornbook.sweeping.space import Dimension, dimension, space
 from hornbook.sweeping.study import next_trial, open_study, places, work_folder
 from hornbook.training.callbacks import Callback, Moment
@@ -218,6 +219,26 @@ def test_a_trial_whose_run_is_locked_is_left_alone(fake: Fake, asked: dict[str, 
     assert sweep(Sweep(**asked))["trials"][1]["state"] == "at work"
     lock.free()
     assert sweep(Sweep(**asked))["trials"][1]["state"] == "done"
+
+
+def test_several_workers_do_all_trials_though_one_of_them_is_killed(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"tokenizer": "bytes", "context": 16, "layers": 1, "dim": 16, "steps": 2, "trials": 4, "compile": "no"}
+    settings, folder = Sweep(**asked | small | {"workers": 2, "threads": 1}), Path(asked["out"])
+    crew = workers.by_processes
+
+    def weakened(*args: Any) -> Iterator[None]:
+        looks = crew(*args)
+        next(looks)
+        multiprocessing.active_children()[0].kill()
+        yield from looks
+
+    monkeypatch.setattr(workers, "by_processes", weakened)
+    found = sweep(settings)
+    assert "ended with -9" in capsys.readouterr().err
+    assert [trial["state"] for trial in found["trials"]] == ["done"] * 4
+    assert any((folder / workers.LOGS / f"{number}.log").exists() for number in range(2))
 
 
 def test_a_real_trial_goes_on_from_its_checkpoint(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

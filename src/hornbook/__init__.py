@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hornbook.comparing import Comparison
     from hornbook.compression import Compressed
+    from hornbook.data.preparing import Preparation
     from hornbook.doctor.finding import Finding
     from hornbook.evaluation.judging import Judged
     from hornbook.evaluation.score import Scores
@@ -46,6 +47,7 @@ __all__ = [
     "morph",
     "plan",
     "plant",
+    "prepare",
     "quantize",
     "sweep",
     "train",
@@ -61,6 +63,15 @@ def load(source: str, device: str | None = None, dtype: str | None = None, bits:
     from hornbook.checkpoint import load
 
     return load(source, device, dtype, bits=bits)
+
+
+def prepare(data: str, out: str, **fields: Any) -> Preparation:
+    """Text to tokens in the folder, or at the address, `out`, which `train(data=out)` takes (fields of
+    `config.Prepare`)."""
+    from hornbook.config import Prepare
+    from hornbook.data.preparing import prepare_corpus
+
+    return prepare_corpus(Prepare(data, out, **fields))
 
 
 def train(model: str = "", callbacks: Sequence[Callback] = (), **fields: Any) -> dict[str, Any]:
@@ -154,14 +165,24 @@ def inspect(model: str, text: str | None = None, **fields: Any) -> Anatomy | Wal
 
     Its weights are not read. Fields: `vocab` and `context` of `config.Inspect`. With a text, a run or whatever `load`
     takes is walked through, step by step: `.steps`, `.likeliest()`, `.recomputed()`; field: `bits`. With `compare_word`
-    and `beside`, another text, the word's hidden states in both are compared: `.depths`.
+    and `beside`, another text, the word's hidden states in both are compared: `.depths`. `diagram`, a path, and
+    `pictures`, a folder, are drawn beside.
     """
     from hornbook.config import Inspect
     from hornbook.inspection.anatomy import dissect
 
     settings = Inspect(model, text, **fields)
+    if settings.pictures is not None:
+        from hornbook.pictures.album import draw
+
+        list(draw(settings))
     if text is None:
-        return dissect(settings)
+        found = dissect(settings)
+        if settings.diagram is not None:
+            from hornbook.report.diagram import write_diagram
+
+            write_diagram(found, settings.diagram)
+        return found
     if settings.compare_word is not None:
         from hornbook.inspection.words import compared
 

@@ -141,5 +141,10 @@ def alive(process: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write one file of text, as UTF-8, whole or not at all."""
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2) + "\n")
+        aside.write_text(text, encoding="utf-8")

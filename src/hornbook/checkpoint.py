@@ -13,19 +13,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hornbook import machine
-from hornbook.adapt.quantization import described, prepare, quantization_of, receiver
+from hornbook.adapt.quantization import described, prepare, quantization_of, quantize, receiver
 from hornbook.atomic import write_json
 from hornbook.config import Quantization
 from hornbook.errors import UserError, unknown
 from hornbook.formats.coded import coded_weights, fill_coded, match_coded, read_quantization, spelled_quantization
 from hornbook.formats.config_json import read_config
-from hornbook.formats.filling import build_empty, fill, match
+from hornbook.formats.filling import build_empty, check_finite, fill, match
 from hornbook.formats.huggingface import stored_weights, to_hf_config
 from hornbook.formats.peft import put_on, refill, save_adapter
 from hornbook.formats.peft_base import base_of, check_base, is_adapter
 from hornbook.formats.sources import locate
-from hornbook.formats.weights import INDEX, QUANTIZED, SAFETENSORS, open_weights
+from hornbook.formats.weights import INDEX, QUANTIZED, SAFETENSORS, open_weights, within
 from hornbook.layers.model import LanguageModel
+from hornbook.parallel.parts import MODEL, STATE, has_parts, parameters, read_parts, stored_parts
+from hornbook.parallel.tensors import gathered, local
 from hornbook.text.tokenizer_files import VOCABULARIES
 from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 
@@ -42,13 +44,14 @@ def save_model(
     dtype: str = "float32",
     shard: int = SHARD,
     generation: Mapping[str, Any] | None = None,
+    weights: bool = True,
 ) -> None:
     """Write a Hugging Face model folder: weights in `dtype`, in files of at most `shard` bytes.
 
     `generation` is what generation_config.json says beside the ids that the model states. Holds one shard's rounded or
     rearranged tensors beside the model. A model without a tokeniser is written without one. The integers and scales of
     a quantised model are written as they are, under our names, and nobody else can read them. Of a model with a LoRA
-    adapter that is all which is written, as a PEFT folder that names its base.
+    adapter that is all which is written, as a PEFT folder that names its base. Without `weights`, all but them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
@@ -58,12 +61,21 @@ def save_model(
     write_json(folder / "config.json", spelled)
     ends = {key: spelled[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if spelled[key] is not None}
     write_json(folder / "generation_config.json", ends | dict(generation or {}))
-    if model.adapter is not None:
+    if weights and model.adapter is not None:
         save_adapter(folder, model, DTYPES[dtype])
-    else:
+    elif weights:
         save_weights(folder, model, DTYPES[dtype], shard)
     if tokenizer is not None:
         tokenizer.save(folder, config.context)
+
+
+def consolidate(folder: Path) -> None:
+    """Write the weights of a checkpoint that has them in parts as Hugging Face's too. Holds the model in memory.
+
+    UserError where parts are missing or damaged; OSErrors pass through.
+    """
+    model = from_parts(folder, "cpu", torch.float32)
+    save_weights(folder, model, torch.float32, SHARD)
 
 
 def save_weights(folder: Path, model: LanguageModel, dtype: torch.dtype, limit: int) -> None:
@@ -161,6 +173,9 @@ def load_folder(
     config, kept = read_config(folder).replace(**changes or {}), read_quantization(folder)
     if kept is not None and how is not None:
         raise UserError(f"{folder} is quantised already ({described(kept)}): leave out bits")
+    if only_parts(folder):
+        model = from_parts(folder, device, dtype, changes)
+        return with_tokenizer(model if how is None else quantize(model, how), folder)
     with open_weights(folder) if kept is None else open_weights(folder, (QUANTIZED,)) as weights:
         model = build_empty(config, len(weights)).to(dtype)
         if kept is not None:
@@ -172,6 +187,23 @@ def load_folder(
                 model = prepare(build_empty(config).to(dtype), how)
             model = model.to_empty(device=device)
             fill(plain, weights, plan, receiver(model) if how is not None else None)
+    return with_tokenizer(model, folder)
+
+
+def from_parts(
+    folder: Path, device: torch.device | str, dtype: torch.dtype, changes: Mapping[str, Any] | None = None
+) -> LanguageModel:
+    """The model of a checkpoint whose weights lie in parts. UserError where some are missing, damaged or links."""
+    for path in (folder / STATE).iterdir():
+        within(folder, f"{STATE}/{path.name}")
+    tensors = sum(name.startswith(MODEL) for name in stored_parts(folder / STATE))
+    model = build_empty(read_config(folder).replace(**changes or {}), tensors).to(dtype).to_empty(device=device)
+    read_weights(folder, model)
+    return model
+
+
+def with_tokenizer(model: LanguageModel, folder: Path) -> LanguageModel:
+    """The model, with the tokeniser of its folder where there is one."""
     if any((folder / name).is_file() for name in TOKENIZER_FILES):
         model.tokenizer = read_tokenizer(folder)
     return model
@@ -187,10 +219,7 @@ def load_adapted(
     """The base that an adapter's folder names, with the adapter on. UserError where the base is not what it was."""
     base = locate(base_of(folder))
     check_base(folder, base)
-    model = put_on(load_folder(base, device, dtype, how, changes), folder)
-    if any((folder / name).is_file() for name in TOKENIZER_FILES):
-        model.tokenizer = read_tokenizer(folder)
-    return model
+    return with_tokenizer(put_on(load_folder(base, device, dtype, how, changes), folder), folder)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -203,9 +232,24 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"cannot read the tokeniser in {folder}: {type(error).__name__}, {str(error)[:120]}") from None
 
 
+def only_parts(folder: Path) -> bool:
+    """Whether a folder is a checkpoint with its weights in parts, and nowhere else."""
+    return not any(folder.glob(f"{SAFETENSORS.removesuffix('.safetensors')}*")) and has_parts(folder)
+
+
 def read_weights(folder: Path, model: LanguageModel) -> None:
-    """Fill `model`, or its adapter, from a folder; UserError where weights are missing, damaged or do not fit."""
-    if model.adapter is not None:
-        return refill(model, folder)
-    with open_weights(folder) as weights:
-        fill(model, weights, match(build_empty(model.config, len(weights)), weights))
+    """Fill `model`, or its adapter, from a folder; UserError where weights are missing, damaged or do not fit.
+
+    Where the model lies in parts every process must call; each reads its own from a folder that has parts too.
+    """
+    if has_parts(folder) and model.adapter is None:
+        tensors = parameters(model)
+        read_parts(folder / STATE, tensors)
+        for name, tensor in tensors.items():
+            check_finite(name, local(tensor), infinite=False)
+        return
+    with gathered(model, main=True, write=True):
+        if model.adapter is not None:
+            return refill(model, folder)
+        with open_weights(folder) as weights:
+            fill(model, weights, match(build_empty(model.config, len(weights)), weights))

@@ -20,6 +20,9 @@ COMMANDS = {
         "Ladder", "hornbook.commands:ladder", "climb every rung on one text: train, measure, sample, report"
     ),
     "tokenize": Command("Tokenize", "hornbook.commands:tokenize", "train a tokeniser, or show how a text is cut"),
+    "prepare": Command(
+        "Prepare", "hornbook.commands:prepare", "text to tokens on disk or in object storage, by many processes"
+    ),
     "train": Command("Train", "hornbook.commands:train", "pretrain any rung, or train a model further"),
     "finetune": Command(
         "Finetune", "hornbook.commands:finetune", "teach a model a task: classify, summarise, translate, answer, chat"

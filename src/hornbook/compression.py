@@ -19,7 +19,7 @@ from hornbook.adapt.quantized import Quantized
 from hornbook.atomic import refuse_existing, write_json
 from hornbook.checkpoint import load, save_model
 from hornbook.config import Evaluate, Quantization, Quantize
-from hornbook.data.shards import open_split
+from hornbook.data.sources import open_source
 from hornbook.errors import UserError
 from hornbook.evaluation.measure import measure, measure_encoder
 from hornbook.exchange import answers, batch_size, delivered, difference, generation_settings
@@ -30,7 +30,6 @@ from hornbook.formats.peft_base import is_adapter
 from hornbook.formats.sources import locate
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
-from hornbook.text.corpora import open_corpus
 
 READ = 512
 """Tokens of a text that are read to count outliers among activations."""
@@ -120,7 +119,7 @@ def found_columns(model: LanguageModel, settings: Quantize) -> Mapping[str, int]
     """Columns with outliers in the input of each matrix, over the beginning of the text that is asked for."""
     if settings.data is None or model.counted:
         return {}
-    shard = open_split(open_corpus(settings.data, settings.column), model.tokenizer, settings.split)
+    shard = open_source(settings.data, settings.column).shard(settings.split, model.tokenizer)
     tokens = torch.from_numpy(shard.tokens[: min(READ, model.config.context)].astype("int64"))[None]
     return outlying_columns(model, tokens.to(model.device), settings.outliers or FAR)
 

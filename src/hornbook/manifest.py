@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from hornbook.small_files import read_object
 MANIFEST = "manifest.json"
 
 
-def write_manifest(folder: Path, **facts: Any) -> None:
-    """List every file below `folder`, with `facts`, in its manifest.json. OSErrors pass through."""
-    files = {
-        str(path.relative_to(folder).as_posix()): {"bytes": path.stat().st_size, "sha256": checksum(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def write_manifest(folder: Path, known: Mapping[str, dict[str, Any]] | None = None, **facts: Any) -> None:
+    """List every file below `folder`, with `facts`, in its manifest.json; those in `known`, by their paths in it, as
+    they are told of there. OSErrors pass through."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {name: (known or {}).get(name) or entry(path) for name, path in paths.items()}
     (folder / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
+
+
+def entry(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": checksum(path)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import sys
 import time
 from types import TracebackType
@@ -26,7 +27,8 @@ REDRAWN = 0.5
 
 
 class Bar:
-    """`with Bar("training") as bar: bar.show(done, total, "loss 3.2  9,400 tokens/s")`; any unit for done and total.
+    """`with Bar("training") as bar: bar.show(done, total, "loss 3.2  9,400 tokens/s")`; any unit for done and total,
+    which is infinite where nobody knows it.
 
     The parts of a note have two spaces between them; where there is no room, the last parts go first. Inside another
     bar only plain lines are written."""
@@ -54,7 +56,8 @@ class Bar:
         if self.live is not None:
             label = cut(self.label, console.width // 3)
             room = console.width - len(label) - bar_width() - CLOCK - 3
-            self.live.update(self.task, completed=done, total=total, note=fitted(note, room))
+            known = total if math.isfinite(total) else None
+            self.live.update(self.task, completed=done, total=known, note=fitted(note, room))
             return
         now = time.monotonic()
         if total != self.total:  # other work begins
@@ -72,6 +75,8 @@ class Bar:
         gained = done - self.first  # a run that carries on does not begin at 0
         left = (time.monotonic() - self.began) * (self.total - done) / gained if gained else float("nan")
         text = f"{self.label}  {100 * done / self.total:3.0f} %  {note}  {duration(left)} left"
+        if not math.isfinite(self.total):
+            text = f"{self.label}  {note}"
         if self.cell is None:
             console.print(text)
         else:
@@ -147,7 +152,7 @@ def say(line: str) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: 42 s, 3 min 5 s, 2 h 10 min."""
-    if seconds != seconds:
+    if not math.isfinite(seconds):
         return "?"
     whole = round(seconds)
     if whole < 60:

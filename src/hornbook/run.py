@@ -2,7 +2,8 @@
 
     runs/x/train.json               the settings, resolved
     runs/x/metrics.jsonl            one line a measurement
-    runs/x/checkpoints/000500/      a whole Hugging Face model folder, state/ to resume from, and manifest.json
+    runs/x/checkpoints/000500/      a whole Hugging Face model folder, state/ to resume from, and manifest.json; of a
+                                    model in parts: these in state/, and only of the best and the last one the folder
     runs/x/last, runs/x/best        links to checkpoints
     runs/x/config.json ...          links into `best`, so that the run itself is a model folder
 
@@ -13,11 +14,12 @@ then what nothing needs any more is deleted. Kept are the last two, for one may 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +36,7 @@ from hornbook.lock import LOCK, Lock
 from hornbook.log import Log
 from hornbook.log import read_log as read_log
 from hornbook.manifest import MANIFEST, damage, read_manifest, write_manifest
+from hornbook.parallel.parts import STATE
 from hornbook.progress import say
 from hornbook.small_files import read_object
 from hornbook.text.tokenizers import Tokenizer
@@ -152,30 +155,51 @@ class Run:
         best: bool,
     ) -> None:
         """Write the checkpoint of `step` (with `tensors` and `facts` to resume from) and point `last`, `best` to it."""
+        with self.written(step) as aside:
+            save_model(aside, model, tokenizer)
+            (aside / STATE).mkdir()
+            save_file({name: t.contiguous() for name, t in tensors.items()}, aside / STATE / "state.safetensors")
+            write_json(aside / STATE / "state.json", facts)
+            self.publish(aside, step, best, self.metrics.sync())
+
+    def aside(self, step: int) -> Path:
+        """The folder in which the next checkpoint of `step` is to be written, whose name follows from those there."""
         names = {folder.name for folder in self.saved()}
         again = (f"{step:06d}-{count}" for count in range(2, len(names) + 3))
-        target = self.checkpoints / next(name for name in (f"{step:06d}", *again) if name not in names)
-        aside = self.checkpoints / f".{target.name}.part"
+        return self.checkpoints / f".{next(name for name in (f'{step:06d}', *again) if name not in names)}.part"
+
+    @contextlib.contextmanager
+    def written(self, step: int) -> Iterator[Path]:
+        """Within, a checkpoint is written to the folder that this yields; after an error it is deleted. UserError for
+        what a disk refuses."""
+        aside = self.aside(step)
+        shutil.rmtree(aside, ignore_errors=True)
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            save_model(aside, model, tokenizer)
-            (aside / "state").mkdir()
-            save_file({name: t.contiguous() for name, t in tensors.items()}, aside / "state" / "state.safetensors")
-            write_json(aside / "state" / "state.json", facts)
-            best = best or not (self.folder / "best").exists()
-            best_name = target.name if best else (self.folder / "best").resolve().name
-            write_manifest(aside, step=step, best=best_name, log=self.metrics.sync())
-            sync(aside)
-            os.rename(aside, target)
-            sync_one(self.checkpoints)
-            self.lead(target, self.checkpoints / best_name)
+            yield aside
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise UserError(
                 f"could not write the checkpoint of step {step} to {self.folder} ({error}): once that is mended, the "
-                f"same command carries on from {'the last one' if names else 'the start'}"
+                f"same command carries on from {'the last one' if self.saved() else 'the start'}"
             ) from error
+
+    def publish(
+        self, aside: Path, step: int, best: bool, log: int, known: Mapping[str, dict[str, Any]] | None = None
+    ) -> None:
+        """Make a folder that holds all of a checkpoint the last one, with the first `log` bytes of the log; of the
+        files in `known` size and checksum are. OSErrors pass through."""
+        target = aside.with_name(aside.name.removeprefix(".").removesuffix(".part"))
+        best_name = target.name if best or not self.has_best() else (self.folder / "best").resolve().name
+        write_manifest(aside, known, step=step, best=best_name, log=log)
+        sync(aside)
+        os.rename(aside, target)
+        sync_one(self.checkpoints)
+        self.lead(target, self.checkpoints / best_name)
         self.prune(target)
+
+    def has_best(self) -> bool:
+        """Whether there is a best checkpoint."""
+        return (self.folder / "best").exists()
 
     def lead(self, last: Path, best: Path) -> None:
         """Have the links lead to these checkpoints, and those of the run's root to the files of `best`."""
@@ -207,8 +231,8 @@ class Run:
                 f"could not delete an old checkpoint in {self.checkpoints} ({error.strerror}): it takes its space still"
             )
 
-    def restore(self, model: LanguageModel) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Fill `model` from the newest whole checkpoint and return what else it holds; None where there is none.
+    def find(self) -> str | None:
+        """The name of the newest whole checkpoint; None where there is none.
 
         The links, and the log, are brought to where they were then. A damaged checkpoint is set aside, which a line
         says. UserError where all are damaged.
@@ -217,8 +241,6 @@ class Run:
         if folder is None:
             self.cut_log(lambda line: False)
             return None
-        read_weights(folder, model)
-        tensors, facts = read_tensors(folder / "state" / "state.safetensors"), read_object(folder / "state/state.json")
         manifest = read_manifest(folder)
         best = self.checkpoints / str(manifest["best"])
         if best != folder and (why := damage(best)):
@@ -234,7 +256,7 @@ class Run:
         self.cut_log(lambda line: line.get("step", 0) <= manifest["step"])
         if self.metrics.size() < manifest["log"]:
             say(f"{self.metrics.path} lacks lines from before step {manifest['step']}, which are lost")
-        return tensors, facts
+        return folder.name
 
     def newest_whole(self) -> tuple[Path | None, list[Path]]:
         """The newest checkpoint that is whole, or None where there is none at all, and the damaged ones after it."""
@@ -281,13 +303,7 @@ class FollowedRun(Run):
     def save(self, *args: Any) -> None:
         """Nothing."""
 
-    def lead(self, last: Path, best: Path) -> None:
-        """Nothing."""
-
     def log(self, **values: Any) -> None:
-        """Nothing."""
-
-    def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Nothing."""
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.config import Chat
 from hornbook.errors import UserError, unknown, visible
 from hornbook.generation.conversation import Conversation
@@ -100,8 +100,7 @@ def save(conversation: Conversation, file: str) -> None:
     if path.exists():
         raise UserError(f"{path} exists: choose another name")
     try:
-        with written_aside(path) as aside:
-            aside.write_text("".join(json.dumps(message) + "\n" for message in conversation.messages), "utf-8")
+        write_text(path, "".join(json.dumps(message) + "\n" for message in conversation.messages))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
     print(path)

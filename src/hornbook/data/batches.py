@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hornbook.data.permutation import permute
@@ -78,14 +79,27 @@ class Batches:
 
     def get(self, k: int) -> Batch:
         """Batch number k = 0, 1, ..."""
-        epochs, places = np.divmod(k * self.batch + np.arange(self.batch, dtype=np.int64), self.windows)
-        first, last = np.empty(self.batch, np.int64), np.empty(self.batch, np.int64)
+        return self.rows(self.numbers(k))
+
+    def numbers(self, k: int) -> NDArray[np.int64]:
+        """The rows of a batch, counted through all epochs."""
+        return k * self.batch + np.arange(self.batch, dtype=np.int64)
+
+    def spans(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(the first input of each row, the input after its last target)."""
+        epochs, places = np.divmod(numbers, self.windows)
+        first, last = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
         for epoch in np.unique(epochs):
             mine = epochs == epoch
             shift = int(np.random.SeedSequence((self.seed, int(epoch), 1)).generate_state(1)[0]) % self.context
             window = permute(places[mine], self.windows, (self.seed, int(epoch)))
             first[mine] = np.maximum(window * self.context - shift, 0)
             last[mine] = np.minimum((window + 1) * self.context - shift, self.targets)
+        return first, last
+
+    def rows(self, numbers: NDArray[np.int64]) -> Batch:
+        """A batch of the rows of these numbers."""
+        first, last = self.spans(numbers)
         index = first[:, None] + np.arange(self.context + 1)
         padding = index[:, :-1] >= last[:, None]
         rows = self.shard.tokens[np.minimum(index, self.targets)].astype(np.int64)
@@ -96,3 +110,22 @@ class Batches:
             document = np.searchsorted(self.shard.starts - 1, index[:, :-1], side="right")
             segments = torch.from_numpy(np.where(padding, 0, document))
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), segments)
+
+    @property
+    def far(self) -> bool:
+        """Whether the tokens lie elsewhere, so that `foresee` is worth it."""
+        return getattr(self.shard.tokens, "far", False)
+
+    def foresee(self, k: int) -> None:
+        """Begin to fetch what batch number k will read."""
+        self.want(self.numbers(k))
+
+    def want(self, numbers: NDArray[np.int64]) -> None:
+        """Begin to fetch what these rows will read."""
+        for first in self.spans(numbers)[0].tolist():
+            self.shard.tokens.want(first, first + self.context + 1)  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        """Give up what is being fetched."""
+        if self.far:
+            self.shard.tokens.stop()  # type: ignore[attr-defined]

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from hornbook.data.batches import Batch
+
+AHEAD = 8
+"""Steps beyond the one being made of which is known what they will read, where that lies elsewhere."""
+
+
+class Foresight(Protocol):
+    """Has what batches read fetched beforehand."""
+
+    def foresee(self, k: int) -> None:
+        """Begin to fetch what batch number k will read, and return at once."""
+
+    def stop(self) -> None:
+        """Give up what is being fetched."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,11 @@ class Loader:
         accumulate: int,
         device: torch.device,
         share: Callable[[int], slice] | None = None,
+        foresight: Foresight | None = None,
     ) -> None:
         """`share`: which of so many rows are this process's, where several have a part of each batch."""
         self.batch, self.accumulate, self.device, self.share = batch, accumulate, device, share
+        self.foresight, self.foreseen = foresight, 0
         self.worker = ThreadPoolExecutor(1, "loader")
         self.ahead: tuple[int, Future[Group]] | None = None
 
@@ -44,7 +60,16 @@ class Loader:
         else:
             group = self.make(step)
         self.ahead = (step + 1, self.worker.submit(self.make, step + 1))
+        if self.foresight is not None:
+            self.worker.submit(self.foresee, self.foresight, step)
         return group
+
+    def foresee(self, foresight: Foresight, step: int) -> None:
+        """Have the batches of the steps after the next one fetched, each once."""
+        end = (step + 2 + AHEAD) * self.accumulate
+        for k in range(max(self.foreseen, (step + 2) * self.accumulate), end):
+            foresight.foresee(k)
+        self.foreseen = end
 
     def make(self, step: int) -> Group:
         batches = [self.batch(step * self.accumulate + i) for i in range(self.accumulate)]
@@ -56,4 +81,10 @@ class Loader:
 
     def close(self) -> None:
         """Let the thread go."""
+        self.give_up()  # it may be waiting for a server
         self.worker.shutdown(wait=True, cancel_futures=True)
+        self.give_up()
+
+    def give_up(self) -> None:
+        if self.foresight is not None:
+            self.foresight.stop()

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hornbook.atomic import written_aside
+from hornbook.data.restoring import Ids, Restores
 from hornbook.errors import UserError
 from hornbook.progress import Bar, say
 from hornbook.text.corpora import Corpus
@@ -28,6 +28,8 @@ from hornbook.text.home import home
 from hornbook.text.space import require_space
 from hornbook.text.tokenizers import Tokenizer
 
+Encoded = Iterable[tuple[str, Ids]]
+"""Documents, each with its ids."""
 VERSION = "1"
 DTYPES = {"U16": np.uint16, "U32": np.uint32, "I64": np.int64}
 TENSORS = ("tokens", "starts", "document_bytes", "document_words")
@@ -52,6 +54,11 @@ class Shard:
     @property
     def documents(self) -> int:
         return len(self.document_bytes)
+
+    @property
+    def length(self) -> int:
+        """Tokens N."""
+        return len(self.tokens)
 
 
 def shard_path(corpus: Corpus, tokenizer: Tokenizer, split: str, folder: Path) -> Path:
@@ -104,20 +111,29 @@ def with_room(
 
 
 def write_shard(
-    path: Path, encoded: Iterator[tuple[str, list[int]]], tokenizer: Tokenizer, metadata: dict[str, str]
+    path: Path, encoded: Encoded, tokenizer: Tokenizer, metadata: dict[str, str], restores: Restores | None = None
 ) -> None:
-    """Write a shard aside, document by document, and rename it in one step. Memory: 24 bytes a document."""
-    if tokenizer.eos is None:
-        raise UserError("this tokeniser has no end-of-text token, so documents cannot be told apart")
+    """Write a shard aside, document by document, and rename it in one step. Memory: 24 bytes a document.
+
+    `restores` judges whether the documents can be had back, `Restores` unless given.
+    """
+    separator_of(tokenizer)
     try:
         with written_aside(path) as aside, open(aside, "wb", buffering=1 << 20) as file:
-            write_stream(file, encoded, tokenizer, metadata)
+            write_stream(file, encoded, tokenizer, metadata, restores or Restores(tokenizer))
     except OSError as error:
         raise UserError(f"could not write the shard {path}: {error}") from error
 
 
+def separator_of(tokenizer: Tokenizer) -> int:
+    """What stands between documents; a UserError where a tokeniser has no such token."""
+    if tokenizer.eos is None:
+        raise UserError("this tokeniser has no end-of-text token, so documents cannot be told apart")
+    return tokenizer.eos
+
+
 def write_stream(
-    file: BinaryIO, encoded: Iterator[tuple[str, list[int]]], tokenizer: Tokenizer, metadata: dict[str, str]
+    file: BinaryIO, encoded: Encoded, tokenizer: Tokenizer, metadata: dict[str, str], restores: Restores
 ) -> None:
     """Tokens as they come, behind room for the header; then what is known of each document; then the header."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab <= 2**16 else np.uint32)
@@ -125,21 +141,23 @@ def write_stream(
     room = len(header(dict.fromkeys(TENSORS, 2**62), dtype, facts))  # with the longest numbers
     file.seek(room)
     file.write(np.array([tokenizer.eos], dtype).tobytes())
-    starts, sizes, words, restores, restorable = array("q", [1]), array("q"), array("q"), Restores(tokenizer), True
+    starts, sizes, words = array("q", [1]), array("q"), array("q")
     for text, ids in encoded:
-        file.write(np.array([*ids, tokenizer.eos], dtype).tobytes())
+        row = np.empty(len(ids) + 1, dtype)
+        row[:-1], row[-1] = ids, tokenizer.eos
+        file.write(row.data)
         data = text.encode()
         starts.append(starts[-1] + len(ids) + 1)
         sizes.append(len(data))
         words.append(len(text.split()))
-        restorable = restorable and restores(data, ids)
+        restores.see(data, ids)
     if not sizes:
         raise UserError("there is no document in this split")
     for numbers in (starts, sizes, words):
         file.write(numbers)
     counts = dict(zip(TENSORS, (starts[-1], len(starts), len(sizes), len(words)), strict=True))
     file.seek(0)
-    facts["restorable"] = json.dumps(restorable)
+    facts["restorable"] = json.dumps(restores.all)
     file.write(header(counts, dtype, facts, room))
 
 
@@ -156,19 +174,6 @@ def header(counts: dict[str, int], token_dtype: np.dtype, facts: dict[str, str],
     text = json.dumps(entries, separators=(",", ":")).encode()
     text = text.ljust(max(room - 8, len(text) + -len(text) % 8))
     return len(text).to_bytes(8, "little") + text
-
-
-class Restores:
-    """Whether ids decode to exactly the bytes of a text. Where each id stands for bytes of its own they are joined,
-    which takes a third of the time that decoding does."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.piece = cache(tokenizer.token_bytes)
-
-    def __call__(self, data: bytes, ids: list[int]) -> bool:
-        pieces = list(map(self.piece, ids))
-        return self.tokenizer.decode(ids).encode() == data if None in pieces else b"".join(pieces) == data  # type: ignore[arg-type]
 
 
 def read_shard(path: Path, wanted: dict[str, str]) -> Shard:

@@ -5,23 +5,22 @@ from __future__ import annotations
 from hornbook.checkpoint import load
 from hornbook.config import Evaluate
 from hornbook.data.masking import mask_token
-from hornbook.data.shards import open_split
+from hornbook.data.sources import open_source
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import Scores, score
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar
-from hornbook.text.corpora import open_corpus
 
 
 def measure(settings: Evaluate, model: LanguageModel | None = None) -> Scores:
     """Score a run on a split of a corpus."""
     model = model or load(settings.run, settings.device, text=True)
-    shard = open_split(open_corpus(settings.corpus, settings.column), model.tokenizer, settings.part)
+    shard = open_source(settings.corpus, settings.column).shard(settings.part, model.tokenizer)
     with Bar("evaluating") as bar:
         return score(model, shard, settings.context, settings.stride, settings.batch, settings.limit, bar.show)
 
 
 def measure_encoder(settings: Evaluate, model: LanguageModel) -> float:
     """An encoder's pseudo-perplexity on a split of a corpus."""
-    shard = open_split(open_corpus(settings.corpus, settings.column), model.tokenizer, settings.part)
+    shard = open_source(settings.corpus, settings.column).shard(settings.part, model.tokenizer)
     return pseudo_perplexity(model, shard, mask_token(model.tokenizer))

@@ -20,6 +20,7 @@ from hornbook.data.batches import NO_TARGET
 from hornbook.data.shards import Shard
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
+from hornbook.parallel.processes import Processes
 from hornbook.scoring.intervals import ratio_interval
 
 
@@ -132,11 +133,14 @@ def score(
     batch: int = 32,
     limit: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    processes: Processes | None = None,
 ) -> Scores:
     """Score `model` on `shard`. The model is put into evaluation mode and left in the mode it came in.
 
-    Raises UserError for an encoder, and for a stride beyond the context.
+    Several `processes` that hold it share the batches; all get the sums. Raises UserError for an encoder, and for a
+    stride beyond the context.
     """
+    processes = processes or Processes()
     device = model.device
     require_causal(model)
     context = model.config.context if context is None else context
@@ -147,17 +151,22 @@ def score(
             "at least 1, a limit not negative"
         )
     windows = sorted(cut_windows(shard, context, stride, limit), key=lambda w: -w.length)
-    nats, targets = np.zeros(shard.documents), np.zeros(shard.documents, np.int64)
+    cuts = [windows[first : first + batch] for first in range(0, len(windows), batch)]
+    sums = np.zeros((2, shard.documents))
     was_training = model.training
     model.eval()
-    for first in range(0, len(windows), batch):
-        rows = windows[first : first + batch]
+    for turn in range(0, len(cuts), processes.groups):
+        mine = turn + processes.group
+        rows = cuts[min(mine, len(cuts) - 1)]  # who has none left computes along: a model in parts needs all
         tokens, goals = gather(shard, rows)
         found = -model.log_prob(tokens.to(device), goals.to(device)).cpu().double().sum(1).numpy()
-        np.add.at(nats, [row.document for row in rows], found)
-        np.add.at(targets, [row.document for row in rows], [row.scored for row in rows])
-        progress(first + len(rows), len(windows))
+        if mine < len(cuts):
+            np.add.at(sums[0], [row.document for row in rows], found)
+            np.add.at(sums[1], [row.document for row in rows], [row.scored for row in rows])
+        progress(min(len(windows), (turn + processes.groups) * batch), len(windows))
     model.train(was_training)
+    nats, counts = processes.summed(torch.from_numpy(sums)).numpy()
+    targets = counts.round().astype(np.int64)
     seen = targets > 0
     return Scores(
         nats[seen],

@@ -12,6 +12,7 @@ from hornbook.errors import UserError, visible
 from hornbook.formats.sources import HUB_NAME, locate
 from hornbook.formats.weights import INDEX, PICKLE, QUANTIZED, SAFETENSORS, weight_map
 from hornbook.manifest import checksum
+from hornbook.parallel.parts import STATE, has_parts
 from hornbook.small_files import read_object
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -97,4 +98,7 @@ def weights_hash(folder: Path) -> str:
         if (folder / f"{name}{INDEX}").is_file():
             shards = sorted(set(weight_map(folder / f"{name}{INDEX}").values()))
             return hashlib.sha256("".join(checksum(folder / shard) for shard in shards).encode()).hexdigest()
+    if has_parts(folder):
+        parts = sorted((folder / STATE).glob("*.safetensors"))
+        return hashlib.sha256("".join(map(checksum, parts)).encode()).hexdigest()
     raise UserError(f"{folder} holds no weights")

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hornbook.config import Sampling, require
+from hornbook.config import Sampling, above_zero, require
 from hornbook.errors import UserError
 from hornbook.generation.answers import Request
 from hornbook.generation.engine import Engine
@@ -94,7 +94,7 @@ class Search:
     source: int = 0
 
     def __post_init__(self) -> None:
-        require(self, ("beams", "tokens", "groups", "returned"), lambda x: x > 0, "above 0")
+        above_zero(self, "beams", "tokens", "groups", "returned")
         require(self, ("diversity",), lambda x: 0 <= x < math.inf, "0 or more")
         require(self, ("length_penalty",), lambda x: abs(x) <= 10, "between -10 and 10")
         require(self, ("early_stopping",), lambda x: x in (False, True, "never"), "False, True or 'never'")

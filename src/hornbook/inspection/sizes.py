@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from hornbook import models
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.config import Inspect
 from hornbook.inspection.anatomy import Anatomy, dissect
 from hornbook.inspection.formula import LETTERS
@@ -88,8 +88,7 @@ def formulas(found: list[Anatomy]) -> str:
 def write(path: str) -> None:
     """Write the page to a file, whole or not at all."""
     page = sizes_page()
-    with written_aside(path) as aside:
-        aside.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 if __name__ == "__main__":

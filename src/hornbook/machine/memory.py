@@ -10,6 +10,8 @@ import sys
 
 import torch
 
+from hornbook.proc import read_kilobytes
+
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2  # malloc.h
 
 
@@ -77,12 +79,3 @@ def available_memory(device: torch.device | None = None) -> int:
 def status(name: str) -> int:
     """A figure of /proc/self/status in bytes; 0 where there is none."""
     return read_kilobytes("/proc/self/status", name)
-
-
-def read_kilobytes(path: str, name: str) -> int:
-    """The bytes of the line `name:  1234 kB`; 0 where there is none."""
-    try:
-        with open(path) as lines:
-            return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
-    except (OSError, ValueError):
-        return 0

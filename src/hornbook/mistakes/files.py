@@ -31,10 +31,6 @@ class Narrow:
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
-    @staticmethod
-    def array(ids: Any, dtype: Any = None) -> Any:
-        return np.asarray(ids).astype(dtype)
-
 
 def in_16_bits(model: LanguageModel) -> AbstractContextManager[None]:
     return swapped((shards, "np", Narrow()))
@@ -59,7 +55,7 @@ def with_many_ids() -> LanguageModel:
 def wrong_ids() -> float:
     """Share of a tokeniser's ids that come back from disk as others."""
     t = large_tokenizer()
-    ids = list(range(t.vocab))
+    ids = np.arange(t.vocab)
     with tempfile.TemporaryDirectory(prefix="hornbook-museum-") as folder:
         path = Path(folder) / "ids.safetensors"
         shards.write_shard(path, iter([("text", ids)]), t, {"version": shards.VERSION})

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from hornbook import progress
 from hornbook.errors import UserError
@@ -70,7 +71,7 @@ class Processes:
     def summed(self, value: Tensor) -> Tensor:
         """The sum over all groups of what each has computed of its own rows."""
         if self.mesh is not None:
-            with self.heart.at("adding up the loss"):
+            with self.heart.at("adding up"):
                 dist.all_reduce(value)
             value /= self.tensor
         return value
@@ -138,7 +139,8 @@ def joined(device: str, how: str = "data", tensor: int = 1, timeout: float = 600
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     limit = datetime.timedelta(seconds=timeout)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=limit)
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+    dist.init_process_group(backend, store=own_store(limit), rank=rank, world_size=size, timeout=limit)
     if rank > 0:  # for good: one process speaks
         progress.silent, sys.stdout = True, open(os.devnull, "w")  # noqa: SIM115
     try:
@@ -148,6 +150,13 @@ def joined(device: str, how: str = "data", tensor: int = 1, timeout: float = 600
         heart.at_rest()
     finally:
         dist.destroy_process_group()
+
+
+def own_store(limit: datetime.timedelta) -> dist.Store:
+    """Where processes leave their addresses for each other. torchrun's outlives them: after a restart, a quick one
+    would find there where another one was before it died, were there not a part of it for each attempt."""
+    store, _, _ = next(rendezvous("env://", timeout=limit))
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def mesh_shape(size: int, on_machine: int, how: str, tensor: int) -> tuple[int, int, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hornbook.errors import UserError
 from hornbook.layers.attention import Attention
@@ -23,17 +25,18 @@ PLANS: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Linear layers whose outputs are shared out, and those whose inputs are (Shoeybi et al. 2019, section 3)."""
 
 
-def spread(model: LanguageModel, processes: Processes) -> None:
+def spread(model: LanguageModel, processes: Processes, dtype: torch.dtype = torch.float32) -> None:
     """Split the matrices over `processes.tensor` processes, and all parameters over the groups that share a model.
 
-    Where every group holds a whole model there is nothing to do here: `averaged` brings its gradients together.
+    Products are computed in `dtype`. Where every group holds a whole model there is nothing to do here: `averaged`
+    brings its gradients together.
     """
     if processes.mesh is None:
         return
     if processes.tensor > 1:
         split_matrices(model, processes)
     if sharded(processes):
-        shard(model, processes)
+        shard(model, processes, dtype)
 
 
 def divided(processes: Processes) -> bool:
@@ -100,18 +103,43 @@ def require_divisible(name: str, module: nn.Module, parts: int) -> None:
         raise UserError(f"--tensor {parts} does not divide the width {module.up.out_features} of {name}")
 
 
-def shard(model: LanguageModel, processes: Processes) -> None:
-    """FSDP2 (Zhao et al. 2023): every parameter lies in parts, and a block is put together while it computes."""
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+def shard(model: LanguageModel, processes: Processes, dtype: torch.dtype = torch.float32) -> None:
+    """FSDP2 (Zhao et al. 2023): every parameter lies in parts, and a block is put together while it computes.
+
+    Blocks are sent in `dtype`, as autocast would make of their matrices. What lies here, gradients as they are added
+    up, the residual stream, what norms compute, and whatever is outside of blocks stay in full precision.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     require_transformer(model, "--parallel shard")
     assert processes.mesh is not None
     mesh = processes.mesh["replicate", "shard"]
+    policy = MixedPrecisionPolicy()
+    if dtype == torch.bfloat16:
+        policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     for block in blocks(model):
-        fully_shard(block, mesh=mesh)
+        if dtype == torch.bfloat16:
+            norm_in_full(block)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
     for name in ENTRANCES:
         register_fsdp_forward_method(model, name)
+
+
+def norm_in_full(block: nn.Module) -> None:
+    """Let the norms of a block compute in float32, whatever their weights come in."""
+    for module in block.modules():
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            module.forward = partial(normed, module)  # type: ignore[method-assign]
+
+
+def normed(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> Tensor:
+    """What a norm makes of (...,D)."""
+    weight = None if norm.weight is None else norm.weight.float()
+    if isinstance(norm, nn.RMSNorm):
+        return F.rms_norm(x, norm.normalized_shape, weight, norm.eps)
+    bias = None if norm.bias is None else norm.bias.float()
+    return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
 def blocks(model: LanguageModel) -> Iterator[nn.Module]:

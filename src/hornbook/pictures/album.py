@@ -105,7 +105,7 @@ DRAW: dict[str, Callable[[Album], Iterator[Path]]] = {
     "roughness": lambda album: album.still("roughness", lambda: roughness_by_step(album.run)),
     "time-lapse": lapses,
 }
-"""Each name of `config.PICTURES`."""
+"""Every name of `config.Picture`."""
 
 
 def draw(settings: Inspect) -> Iterator[tuple[str, Path | str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.config import Plan
 from hornbook.errors import UserError
 from hornbook.inspection.grid import sized, wrapped
@@ -55,7 +55,9 @@ INTRODUCTION = [
     "parameter.",
     "On this machine memory is the peak resident one: that of the process, and the tensors' as counted, times what the "
     "allocator took in the probe beyond them. A compiled step is counted as 0.7 of an eager one, and the "
-    "compiler's own memory is not counted. `benchmarks/plan_agreement.py` compares both figures with real runs.",
+    "compiler's own memory is not counted. `benchmarks/plan_agreement.py` compares both figures with real runs: "
+    "of five, time was met within 12 %, memory within 16 %, and within 7 % by the constant that came of it "
+    "([log](log.md)).",
 ]
 
 
@@ -171,8 +173,7 @@ def gpu_table() -> str:
 def write(path: str) -> None:
     """Write the page to a file, whole or not at all."""
     page = plan_page()
-    with written_aside(path) as aside:
-        aside.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 if __name__ == "__main__":

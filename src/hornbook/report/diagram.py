@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.inspection.anatomy import Anatomy
 from hornbook.report.diagram_svg import draw
 from hornbook.report.mermaid import mermaid
@@ -29,6 +29,5 @@ def write_diagram(found: Anatomy, path: str) -> Path:
         layers = dict.fromkeys(f"{g.label} ({g.times} alike)" for node in nodes for g in node.groups if g.times > 1)
         ways = "; ".join(f"{node.short} from {' and '.join(node.reads)}" for node in nodes if node.reads)
         text = draw(nodes, title, note, f"Folded: {', '.join(layers) or 'nothing'}. {ways}.")
-    with written_aside(where) as aside:
-        aside.write_text(text, encoding="utf-8")
+    write_text(where, text)
     return where

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.report import wording
 from hornbook.report.morph_chart import Stage, draw_stages, verdict
 from hornbook.report.page import VERSIONS, WIDTHS, template
@@ -29,8 +29,7 @@ VERDICTS = {"gains": "gained", "costs": "cost", "open": "cannot be told from non
 def write_morph(folder: Path, found: Mapping[str, Any]) -> Path:
     """Write the page of what `morphing.morph` found into `folder`, in one step; returns where it is."""
     path = folder / PAGE
-    with written_aside(path) as aside:
-        aside.write_text(render_morph(found), encoding="utf-8")
+    write_text(path, render_morph(found))
     return path
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.report import wording
 from hornbook.report.page import VERSIONS, template
 
@@ -18,8 +18,7 @@ def write_museum(pieces: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], 
     """Write the page of measured pieces (`mistakes.telling.told`) to a file, in one step; returns where it is."""
     path = Path(to)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
-        aside.write_text(render_museum(pieces, facts), encoding="utf-8")
+    write_text(path, render_museum(pieces, facts))
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.report import wording
 from hornbook.report.curves import draw_curves, training_lines, validation_lines
 from hornbook.report.dots import draw_dots
@@ -40,8 +40,7 @@ def write_report(path: Path, facts: dict[str, Any], rungs: list[Rung]) -> None:
 
     facts: command, title, prompt and the keys of REPEAT and VERSIONS; what is missing is not shown.
     """
-    with written_aside(path) as aside:
-        aside.write_text(render(facts, rungs), encoding="utf-8")
+    write_text(path, render(facts, rungs))
 
 
 def render(facts: dict[str, Any], rungs: list[Rung]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.report import wording
 from hornbook.report.page import WIDTHS, template
 from hornbook.report.svg import Scale, path, picture, tag
@@ -23,8 +23,7 @@ MARKS = (("careful", "level", "careful"), ("suggestion", "curve", "suggested"), 
 def write_rates(found: Mapping[str, Any], advice: str, folder: str | Path) -> Path:
     """Write the page of what `training.find_rate` found into `folder`; returns where it is."""
     to = Path(folder) / PAGE
-    with written_aside(to) as aside:
-        aside.write_text(render_rates(found, advice), encoding="utf-8")
+    write_text(to, render_rates(found, advice))
     return to
 
 

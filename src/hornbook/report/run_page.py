@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.progress import duration
 from hornbook.report import run_tables, task_charts, task_words, wording
 from hornbook.report.evaluations import Evaluation, evaluations
@@ -31,8 +31,7 @@ def write_runs(runs: tuple[str, ...], out: str | None) -> Path:
     single = len(runs) == 1
     name = "report.html" if single and records[0].folder == Path(runs[0]) else "runs.html"
     path = Path(out) if out else Path(runs[0] if single else ".") / name
-    with written_aside(path) as aside:
-        aside.write_text(render_runs(records, time.time()), encoding="utf-8")
+    write_text(path, render_runs(records, time.time()))
     return path
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.report import wording
 from hornbook.report.page import WIDTHS, template
 from hornbook.report.sweep_chart import Trial, draw_course, draw_parallel, spelled
@@ -21,8 +21,7 @@ SHOWN = 10
 def write_sweep(folder: Path, found: Mapping[str, Any]) -> Path:
     """Write the page of what `sweeping.sweep` found into `folder`, in one step; returns where it is."""
     path = folder / PAGE
-    with written_aside(path) as aside:
-        aside.write_text(render_sweep(found), encoding="utf-8")
+    write_text(path, render_sweep(found))
     return path
 
 
@@ -84,7 +83,7 @@ def tried(item: tuple[str, Mapping[str, Any]]) -> tuple[str, str]:
 
 def head(found: Mapping[str, Any]) -> list[str]:
     unit = found["unit"]
-    return ["Trial", unit[0].upper() + unit[1:], *found["over"], "Steps", ""]
+    return ["Trial", unit[0].upper() + unit[1:], *found["over"], "Steps", "Note"]
 
 
 def cells(trial: Trial) -> list[str]:

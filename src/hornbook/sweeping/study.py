@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SETTINGS, STUDY, TRIALS, WORK = "sweep.json", "study.db", "trials", "at-work"
-FREE = ("out", "trials", "json")
+FREE = ("out", "trials", "json", "workers", "engine")
 """Settings in which one command in a folder may differ from the one before."""
 PATIENCE = 60.0
 """Seconds to wait for another worker that is choosing its trial."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hornbook.config import Sweep
+from hornbook.data.sources import data_name, open_data
 from hornbook.errors import UserError
 from hornbook.progress import say
 from hornbook.report.sweep_page import spelled, write_sweep
@@ -19,7 +20,6 @@ from hornbook.run import read_log
 from hornbook.sweeping.space import Dimension, space, train_settings
 from hornbook.sweeping.study import TRIALS, name_of, next_trial, open_study, optuna
 from hornbook.sweeping.telling import found_by
-from hornbook.text.corpora import open_corpus
 from hornbook.training.callbacks import Callback, Moment
 from hornbook.training.origin import short_name
 from hornbook.training.pretrain import resolve, train
@@ -37,24 +37,27 @@ class Pruned(Exception):
 
 def folder_of(settings: Sweep) -> Path:
     """Where its trials and page lie."""
-    data = "stdin" if settings.data == "-" else Path(settings.data).stem
-    return Path(settings.out or f"runs/sweep-{short_name(settings.model)}-{data}")
+    return Path(settings.out or f"runs/sweep-{short_name(settings.model)}-{data_name(settings.data)}")
 
 
-def sweep(settings: Sweep) -> dict[str, Any]:
-    """Run the trials that are missing; returns what `telling.found_by` says of all. The first has the defaults.
-
-    The page is written anew after each. A trial whose run raises UserError counts as failed. Raises Interrupted, from
-    which the same call carries on, as after any death; and UserError, before any work, for settings that cannot be
-    swept over, and where every trial failed.
-    """
+def prepare(settings: Sweep) -> tuple[list[Dimension], Path, Study]:
+    """What varies, where it lies, and the study there; UserError for settings that cannot be swept over."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("a sweep does not run under torchrun: start the same command several times instead")
+        raise UserError("a sweep does not run under torchrun: --workers 2 has several processes try settings")
     dimensions, folder = space(settings), folder_of(settings)
     resolve(train_settings(settings, {}))
     if "data" not in (one.name for one in dimensions):
-        open_corpus(settings.data, settings.column)
-    study = open_study(settings, folder)
+        open_data(settings.data, settings.column)
+    return dimensions, folder, open_study(settings, folder)
+
+
+def work(settings: Sweep) -> dict[str, Any]:
+    """Run trials until none is missing; returns what `telling.found_by` says of all. The first has the defaults.
+
+    The page is written anew after each. A trial whose run raises UserError counts as failed. Raises Interrupted, from
+    which the same call carries on, as after any death; and UserError where every trial failed, or as `prepare` does.
+    """
+    dimensions, folder, study = prepare(settings)
     while True:
         with next_trial(study, folder, settings.trials, settings.seed) as taken:
             if taken is None:

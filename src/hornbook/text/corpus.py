@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,6 +33,10 @@ class Corpus:
     source: str
     read: Callable[[str], Iterable[str]]
     find_splits: Callable[[], tuple[str, ...]] = lambda: SPLITS
+    read_all: Callable[[], Iterable[tuple[str, str]]] | None = None
+    """Every document after its split, in one reading, where any split by itself takes a reading of everything."""
+    volume: Callable[[], float] = lambda: math.nan
+    """About how many bytes of text there are, known without reading them; NaN where nobody knows."""
     _measures: dict[str, Measure] = field(default_factory=dict, repr=False)
 
     @property
@@ -47,6 +52,14 @@ class Corpus:
         if split not in self.splits:
             raise UserError(f"{self.name} has no {split} split. It has: {', '.join(self.splits)}.")
         return (text for text in self.read(split) if text)
+
+    def stream(self) -> Iterator[tuple[str, str]]:
+        """Every non-empty document after its split, in one reading; those of a split in the order of `documents`. What
+        two splits have in common comes in test before validation, and in either before train."""
+        if self.read_all is not None:
+            return ((split, text) for split, text in self.read_all() if text)
+        splits = self.splits
+        return ((split, text) for split in reversed(SPLITS) if split in splits for text in self.documents(split))
 
     def measure(self, split: str) -> Measure:
         """Number of documents, bytes and hashes of a split; read once, then remembered."""

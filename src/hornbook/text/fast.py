@@ -27,6 +27,8 @@ LLAMA3 = (
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PART = 500_000  # characters
 SAFE = re.compile(r"(?<=\S) (?=\S)")
+NOBODY_S = "\U0010fffe\U0010ffff"
+"""A special token that is never asked for. Without one, tiktoken looks for it at every character, making arrays."""
 
 
 class FastEncoder:
@@ -48,7 +50,8 @@ class FastEncoder:
         ranks = _ranks(model) if pattern else None
         if pattern is None or ranks is None or (pattern == LLAMA3 and not model.get("ignore_merges")):
             return None
-        encoding = tiktoken.Encoding("hornbook", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        special = {NOBODY_S: len(ranks)}
+        encoding = tiktoken.Encoding("hornbook", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
         ids = numpy.array([model["vocab"][spell(token)] for token in ranks], dtype=numpy.int64)
         return cls("tiktoken", encoding, None if (ids == numpy.arange(len(ids))).all() else ids)
 
@@ -60,6 +63,18 @@ class FastEncoder:
         rows = iter(self._encoding.encode_ordinary_batch(list(chain(*parts)), num_threads=THREADS))
         whole = [list(chain.from_iterable(islice(rows, len(part)))) if len(part) > 1 else next(rows) for part in parts]
         return whole if self._ids is None else [self._ids[row].tolist() if row else [] for row in whole]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[numpy.ndarray]:
+        """The same as arrays of whole numbers, by one thread."""
+        if self._encoding is None:
+            return [numpy.frombuffer(text.encode(), numpy.uint8) for text in texts]
+        rows = [self._array(text, self._encoding) for text in texts]
+        return rows if self._ids is None else [self._ids[row] for row in rows]
+
+    @staticmethod
+    def _array(text: str, encoding: tiktoken.Encoding) -> numpy.ndarray:
+        parts = [encoding.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
+        return parts[0] if len(parts) == 1 else numpy.concatenate(parts)
 
 
 def _parts(text: str) -> Iterator[str]:

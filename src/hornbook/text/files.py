@@ -129,14 +129,29 @@ def _zstandard(path: str) -> IO[bytes]:
         import zstandard
     except ImportError:
         raise missing_extra("zstandard", "zstd", f"reading {path}") from None
-    try:
-        with (
-            open(path, "rb") as file,
-            zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader,
-        ):
-            return io.BytesIO(reader.read())
-    except zstandard.ZstdError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    file = open(path, "rb")  # noqa: SIM115 (its reader closes it)
+    frames = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    return io.BufferedReader(_Frames(path, frames, zstandard.ZstdError), 1 << 18)
+
+
+class _Frames(io.RawIOBase):
+    """What a zstandard file holds, decompressed as it is read."""
+
+    def __init__(self, path: str, frames: Any, damaged: type[Exception]) -> None:
+        self.path, self.frames, self.damaged = path, frames, damaged
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self.frames.readinto(buffer)
+        except self.damaged as error:
+            raise UserError(f"{self.path} is damaged: {error}") from None
+
+    def close(self) -> None:
+        self.frames.close()
+        super().close()
 
 
 def read_json(path: str) -> Any:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import write_text
 from hornbook.errors import UserError, missing_extra
 from hornbook.text.downloads import NETWORK_ERRORS, download, open_url, reason
 from hornbook.text.files import read_documents
@@ -76,7 +76,6 @@ def _pins(file: Path, dataset: str, folder: str) -> dict[str, str]:
             odd = isinstance(error, (KeyError, TypeError))
             reasons.append(reason(url, "its answer is not the Hub's" if odd else error))
             continue
-        with written_aside(file) as aside:
-            aside.write_text(json.dumps(pins, indent=1, sort_keys=True), encoding="utf-8")
+        write_text(file, json.dumps(pins, indent=1, sort_keys=True))
         return pins
     raise UserError(f"cannot reach the Hub for {dataset}: {'; '.join(reasons)}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.text.corpus import Corpus
 from hornbook.text.files import is_binary, is_rows, read_documents
 from hornbook.text.splits import SPLITS, blocks, cut_one_document, hash64, repaired, split_of
+from hornbook.text.volume import text_volume
 
 NAMED = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation", "dev": "validation"}
 NAMED["test"] = "test"
@@ -23,14 +24,29 @@ def path_corpus(path: str, column: str) -> Corpus:
     """The corpus at a path. A folder with train, validation or test files or folders keeps those splits; all else is
     split by the documents' hashes. A text, or split, of one document is cut into blocks. Errors come with the first
     document."""
+    if path != "-" and is_prepared(Path(path).expanduser()):
+        raise UserError(f"{path} is a prepared corpus, tokens and no text: train, sweep, evaluate and quantize take it")
     name, licence, source = ("standard input" if path == "-" else path), "licence not stated", "given by the user"
     found = _find(path)
     named = {
         split: files for split in SPLITS if (files := [file for file in found if named_split(file, path) == split])
     }
+    volume = partial(text_volume, [file for files in named.values() for file in files] if "train" in named else found)
     if "train" in named:
-        return Corpus(name, licence, source, lambda split: _read_split(named[split], column), lambda: tuple(named))
-    return _split_by_hash(name, licence, source, cache(lambda: _Documents(found, column)))
+        read = lambda split: _read_split(named[split], column)  # noqa: E731
+        return Corpus(name, licence, source, read, lambda: tuple(named), volume=partial(volume, column))
+    documents = cache(lambda: _Documents(found, column))
+    return _split_by_hash(name, licence, source, documents, partial(volume, column))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder is a corpus as tokens. UserError for one that was not finished."""
+    if not (folder / "tokenizer" / "tokenizer.json").is_file():
+        return False
+    whole = (folder / "corpus.json").is_file()
+    if not whole and any((folder / "train").glob("*.safetensors")):
+        raise UserError(f"{folder} has no corpus.json, so it is not finished: run hornbook prepare again, to its end")
+    return whole
 
 
 class _Documents:
@@ -61,6 +77,12 @@ class _Documents:
             return iter(self.cut.get(split, []))
         return (text for text in self._texts() if self._split_of(hash64(text)) == split)
 
+    def all(self) -> Iterator[tuple[str, str]]:
+        """Every document after its split."""
+        if self.cut:
+            return ((split, text) for split in reversed(SPLITS) for text in self.cut.get(split, []))
+        return ((self._split_of(hash64(text)), text) for text in self._texts())
+
     def _split_of(self, key: int) -> str:
         return self.names.get(key) or split_of(key)
 
@@ -71,8 +93,11 @@ class _Documents:
         return tuple(split for split in SPLITS if not self.names or split in self.names.values())
 
 
-def _split_by_hash(name: str, licence: str, source: str, documents: Callable[[], _Documents]) -> Corpus:
-    return Corpus(name, licence, source, lambda split: documents().split(split), lambda: documents().splits)
+def _split_by_hash(
+    name: str, licence: str, source: str, documents: Callable[[], _Documents], volume: Callable[[], float]
+) -> Corpus:
+    read, splits = (lambda split: documents().split(split)), (lambda: documents().splits)
+    return Corpus(name, licence, source, read, splits, lambda: documents().all(), volume)
 
 
 def _find(path: str) -> list[str]:

@@ -15,6 +15,7 @@ from hornbook.run import Run
 from hornbook.small_files import read_object
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.like import Replay
+from hornbook.training.saving import PartSaver
 from hornbook.training.session import Session
 from hornbook.training.snapshots import snapshots
 from hornbook.training.space import checkpoint_bytes
@@ -48,7 +49,8 @@ def conduct(
     told = [*callbacks, *tracked, *kept] if processes.main else []
     session = None if callable(task) else Session(settings, model, task, run, told, course, processes)
     if session is not None:
-        run.check_space(checkpoint_bytes(model, session.engine.optimizers.all))
+        parts = isinstance(session.saver, PartSaver)
+        run.check_space(checkpoint_bytes(model, session.engine.optimizers.all, parts))
         facts |= {"total_steps": session.steps} if session.steps else {}
     with processes.main_first():
         run.begin(dataclasses.asdict(settings) | facts, changeable=CHANGEABLE)

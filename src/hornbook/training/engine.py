@@ -55,7 +55,7 @@ class Engine:
             recompute_activations(model)
         if settings.compile == "yes" and divided(self.processes):
             compile_blocks(model)
-        spread(model, self.processes)
+        spread(model, self.processes, self.dtype)
         self.optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.autocast = precision(settings, self.device)

@@ -81,7 +81,7 @@ def try_rates(settings: Learning, model: LanguageModel, work: Work, bar: Bar) ->
     torch.manual_seed(settings.seed)
     engine = Engine(model, dataclasses.replace(settings, lr=1.0), work.objective)
     engine.objective.train()
-    loader = Loader(work.batch, settings.accumulate, engine.device)
+    loader = Loader(work.batch, settings.accumulate, engine.device, foresight=getattr(work, "foresight", None))
     step = Step(engine, FIRST_SCALE if settings.precision == "float16" else 1.0)
     tried: list[float] = []
     losses: list[float] = []

@@ -212,6 +212,12 @@ class Course:
         self.progress = share_done(self.state, self.steps, self.minutes)
 
 
+def over(state: State, settings: Learning, steps: int | None, replay: Replay | None) -> bool:
+    """Whether a run that stands at `state`, just evaluated, has come to its end."""
+    minutes = None if replay else settings.minutes
+    return share_done(state, steps, minutes) >= 1 or tired(state, settings.patience)
+
+
 def tired(state: State, patience: int) -> bool:
     """Whether so many evaluations have passed without a better one that the run ends early."""
     return patience > 0 and state.worse >= patience

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hornbook.parallel.tensors import alike, parted, whole
+from hornbook.parallel.parts import StoredPart
+from hornbook.parallel.tensors import alike, in_parts, parted, whole
 from hornbook.training.adafactor import Adafactor
 from hornbook.training.muon import Muon
 
@@ -74,29 +76,45 @@ class Optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All state, flat: 'optimizer.parameter.key' -> tensor, whole, however the parameters lie: every process must
-        ask."""
+    def tensors(self, in_full: bool = True) -> dict[str, Tensor]:
+        """All state, flat: 'optimizer.parameter.key' -> tensor. Whole, however the parameters lie, for which every
+        process must ask; or else laid out as they are."""
         return {
-            f"{i}.{self.names[i][index]}.{key}": whole(torch.as_tensor(value))
+            f"{i}.{self.names[i][index]}.{key}": whole(torch.as_tensor(value)) if in_full else torch.as_tensor(value)
             for i, optimizer in enumerate(self.all)
             for index, state in optimizer.state_dict()["state"].items()
             for key, value in state.items()
             if value is not None
         }
 
+    def receivers(self, stored: Mapping[str, StoredPart]) -> dict[str, Tensor]:
+        """Tensors without content for state of these names and shapes, laid out as the parameters are."""
+        parameters = self.by_name()
+        tensors = {}
+        for spelled, (shape, dtype) in stored.items():
+            like = parameters[spelled.split(".", 1)[1].rpartition(".")[0]]
+            same = shape == like.shape
+            tensors[spelled] = torch.empty_like(like, dtype=dtype) if same else torch.empty(shape, dtype=dtype)
+        return tensors
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """All parameters that learn."""
+        names = (name for names in self.names for name in names)
+        learnt = (p for optimizer in self.all for group in optimizer.param_groups for p in group["params"])
+        return dict(zip(names, learnt, strict=True))
+
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
+        """Take back what `tensors` gave, whole or laid out as the parameters are now."""
+        parameters = self.by_name()
         for i, optimizer in enumerate(self.all):
             places = {name: index for index, name in enumerate(self.names[i])}
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for spelled, tensor in tensors.items():
                 which, rest = spelled.split(".", 1)
                 name, key = rest.rsplit(".", 1)
                 if int(which) == i:
-                    index = places[name]
-                    like = parameters[index]
-                    laid = parted(tensor.to(like.device), like) if tensor.shape == like.shape else tensor
-                    state.setdefault(index, {})[key] = laid
+                    like = parameters[name]
+                    plain = tensor.shape == like.shape and not in_parts(tensor)
+                    laid = parted(tensor.to(like.device), like) if plain else tensor
+                    state.setdefault(places[name], {})[key] = laid
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -10,6 +10,7 @@ from hornbook import models
 from hornbook.config import MODEL_FIELDS, Finetune, Learning, ModelConfig, Train, TransformerConfig
 from hornbook.data.batches import Batch, Batches
 from hornbook.data.masking import mask_token, mask_tokens
+from hornbook.data.mixing import Mixed, MixedBatches, batches
 from hornbook.data.shards import Shard
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
@@ -56,10 +57,12 @@ def row_length(settings: Learning, model: LanguageModel) -> int:
     return settings.context or model.config.context
 
 
-def make_batches(settings: Train, model: LanguageModel, shard: Shard) -> tuple[Batches, Callable[[int], Batch]]:
+def make_batches(
+    settings: Train, model: LanguageModel, text: Shard | Mixed
+) -> tuple[Batches | MixedBatches, Callable[[int], Batch]]:
     """The sampler of a run, and batch(k): next-token targets, or hidden tokens for an encoder."""
     assert settings.batch != "auto"
-    sampler = Batches(shard, settings.batch, row_length(settings, model), settings.seed, settings.apart)
+    sampler = batches(text, settings.batch, row_length(settings, model), settings.seed, settings.apart)
     if model.causal:
         return sampler, sampler.get
     mask, vocab = mask_token(model.tokenizer), model.config.vocab

@@ -6,15 +6,15 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hornbook import machine, models
 from hornbook.config import Learning, Train
-from hornbook.data.batches import Batches
-from hornbook.data.shards import Shard, open_split
+from hornbook.data.mixing import Mixed, batches
+from hornbook.data.shards import Shard
+from hornbook.data.sources import Data, data_name, open_data
 from hornbook.errors import UserError
 from hornbook.evaluation.score import score
 from hornbook.evaluation.watched import require_tasks
@@ -22,9 +22,6 @@ from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, say
 from hornbook.run import Run
-from hornbook.text.corpora import Corpus, open_corpus
-from hornbook.text.tokenizer_store import obtain_tokenizer
-from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.conduct import conduct
 from hornbook.training.find_rate import find_rate
@@ -45,54 +42,59 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
     with several(settings) as processes, run_of(settings, processes) as run:
         run.claim()
         with processes.main_first():
-            corpus, shards, model, facts = prepare(settings)
+            data, shards, model, facts = prepare(settings)
         if settings.find_lr and model.counted:
             raise UserError(f"{settings.model} is counted, without a learning rate: leave out --find-lr")
         if not model.counted:
-            settings = choose_together(settings, model, len(shards["train"].tokens), run.settings(), processes)
-        facts |= {"text": corpus.measure("train").fingerprint, "tokenizer_hash": model.tokenizer.hash}
+            settings = choose_together(settings, model, shards["train"].length, run.settings(), processes)
+        facts |= {"text": data.fingerprint(), "tokenizer_hash": model.tokenizer.hash}
         if settings.like:
             say(repeated(settings, facts))
-        about = {"model": settings.model, "data": corpus.name}
+        about = {"model": settings.model, "data": data.name}
         if model.counted:
-            return conduct(settings, model, run, partial(count, settings, model, shards, run), facts, about, callbacks)
-        work = TextWork(settings, model, shards)
+            fitting = partial(count, settings, model, shards, run)
+            return conduct(settings, model, run, fitting, facts, about, callbacks)
+        work = TextWork(settings, model, shards, processes)
         if settings.find_lr:
             return find_rate(settings, model, work, run, about)
         return conduct(settings, model, run, work, facts, about, callbacks, replay(settings), processes)
 
 
-def prepare(settings: Train) -> tuple[Corpus, dict[str, Shard], LanguageModel, dict[str, Any]]:
+def prepare(settings: Train) -> tuple[Data, dict[str, Shard] | dict[str, Mixed], LanguageModel, dict[str, Any]]:
     """The text, its shards, a model with its tokeniser, and what is known of where that came from. UserErrors for what
     does not go together."""
-    corpus, place = open_corpus(settings.data, settings.column), origin(settings.model)
+    data, place = open_data(settings.data, settings.column), origin(settings.model)
     facts: dict[str, Any] = {}
     if place is not None:
         model, facts = begun(settings, place)
-        shards = both_splits(corpus, model.tokenizer)
+        shards = data.shards(model.tokenizer)
     else:
-        tokenizer = obtain_tokenizer(settings.tokenizer, corpus, settings.vocab)
-        shards, config = both_splits(corpus, tokenizer), resolve_config(settings, tokenizer)
+        if len(data.sources) > 1:
+            require_rows(settings)
+        tokenizer = data.tokenizer(settings.tokenizer, settings.vocab)
+        shards, config = data.shards(tokenizer), resolve_config(settings, tokenizer)
         torch.manual_seed(settings.seed)
         model = models.build(config)
         model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
     check_parts(settings)
     if not model.counted:
-        Batches(shards["train"], 1, row_length(settings, model), settings.seed)  # a text that is too short says so
+        batches(shards["train"], 1, row_length(settings, model), settings.seed)  # a text that is too short says so
     require_tasks(settings.tasks)
-    return corpus, shards, model, facts
+    return data, shards, model, facts
 
 
-def both_splits(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Shard]:
-    return {split: open_split(corpus, tokenizer, split) for split in ("train", "validation")}
+def require_rows(settings: Train) -> None:
+    """UserError for a model that does not read rows, of which each corpus has a share."""
+    if models.family(models.find_size(settings.model).family).Model.counted:
+        raise UserError(f"{settings.model} counts one corpus: put the files of --data {settings.data} into one folder")
 
 
 def resolve(settings: Train) -> Train:
     """Fill in what the machine is not asked for: the folder, the optimiser and its rate, the length, the device."""
     if settings.steps is None and settings.epochs is None and settings.minutes is None:
         settings = dataclasses.replace(settings, epochs=1.0)
-    data = "stdin" if settings.data == "-" else Path(settings.data).stem
+    data = data_name(settings.data)
     settings = dataclasses.replace(settings, device=machine.check_device(settings.device or str(machine.pick_device())))
     if (place := origin(settings.model)) is not None:
         kind = "-lora" if settings.lora else ""
@@ -122,7 +124,7 @@ def check_prompt(model: LanguageModel, prompt: str) -> None:
 def count(
     settings: Train,
     model: LanguageModel,
-    shards: dict[str, Shard],
+    shards: dict[str, Any],
     run: Run,
     bar: Bar,
     callbacks: Sequence[Callback],

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,26 +15,33 @@ from torch import Tensor
 
 from hornbook import machine
 from hornbook.adapt.lora import training_flops
+from hornbook.checkpoint import read_weights
 from hornbook.config import Learning
 from hornbook.data.loader import Loader
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
+from hornbook.parallel.parts import STATE, has_parts, read_parts, stored_parts
 from hornbook.parallel.processes import Processes
-from hornbook.parallel.tensors import gathered
+from hornbook.parallel.sharding import divided
 from hornbook.progress import Bar, duration, say
-from hornbook.run import Run
+from hornbook.run import Run, read_tensors
+from hornbook.small_files import read_object
 from hornbook.text.home import home
 from hornbook.training.callbacks import Callback, Event, Moment, tell
 from hornbook.training.choices import describe
 from hornbook.training.engine import Engine
+from hornbook.training.interrupt import Interrupted
 from hornbook.training.like import Replay
-from hornbook.training.loop import State, Taken, Watch, fit
+from hornbook.training.loop import State, Taken, Watch, fit, over
+from hornbook.training.saving import OPTIMIZER, saver
 from hornbook.training.work import Work
 
 RECENT = 20
 """Steps over which the speed that is shown is taken."""
 STRIDE = 1_000_003
 """Between the seeds of groups of processes."""
+GENERATORS = "rng", "rng_cuda"
+"""Of random numbers: the CPU's, the GPU's."""
 
 
 class Session:
@@ -56,7 +64,7 @@ class Session:
         self.engine = Engine(model, settings, work.objective, self.processes)
         self.device = self.engine.device
         share = self.processes.share if self.processes.groups > 1 else None
-        self.loader = Loader(work.batch, settings.accumulate, self.device, share)
+        self.loader = Loader(work.batch, settings.accumulate, self.device, share, getattr(work, "foresight", None))
         self.steps = settings.steps
         if self.steps is None and settings.epochs:
             self.steps = math.ceil(work.per_epoch * settings.epochs / settings.accumulate)
@@ -65,6 +73,7 @@ class Session:
         self.peak = machine.reference_peak(self.device, self.engine.dtype, home() / "machine.json")
         self.marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
         self.bits: float | None = None
+        self.saver = saver(run, model, self.engine.optimizers, self.processes, self.saved)
 
     def learn(self, bar: Bar) -> dict[str, Any]:
         """Train to the end, or on to it; returns the summary of the best checkpoint. Raises as `loop.fit` does."""
@@ -76,10 +85,13 @@ class Session:
         watch = Watch(self.after_step, self.evaluate, self.save)
         try:
             fit(self.engine, self.loader, self.settings, self.steps, self.state, watch, self.course)
+        except Interrupted:
+            self.saver.land()
+            raise
         finally:
             self.loader.close()
-        with gathered(self.model, self.processes.main, write=True):
-            self.run.restore_best(self.model)
+        self.saver.land()
+        self.run.restore_best(self.model)
         return self.summary()
 
     def tell(self, event: Event, values: dict[str, Any], step: int | None = None) -> None:
@@ -93,35 +105,54 @@ class Session:
 
     def resume(self) -> None:
         """Take weights, optimiser, random state and place from the last checkpoint, where there is one."""
-        with gathered(self.model, self.processes.main, write=True), self.processes.main_first():
-            saved = self.run.restore(self.model)
-        if saved is None:
+        found = self.processes.told(self.run.find() if self.processes.main else None)
+        if found is None:
             return
-        tensors, facts = saved
-        self.state = State(**facts)
-        prefix = "optimizer."
-        held = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        folder = self.run.checkpoints / found
+        self.state = State(**read_object(folder / STATE / "state.json"))
+        read_weights(folder, self.model)
+        tensors = self.stored(folder)
+        held = {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
         self.engine.optimizers.restore(held)
         self.restore_random(tensors)
         say(f"carrying on at step {self.state.step}")
 
+    def stored(self, folder: Path) -> dict[str, Tensor]:
+        """What a checkpoint holds beside weights: all, or where it lies in parts, here or there, what falls to this
+        process."""
+        place = folder / STATE
+        if not has_parts(folder) and not divided(self.processes):
+            return read_tensors(place / "state.safetensors")
+        found = stored_parts(place)
+        own = [name + self.suffix for name in GENERATORS if name + self.suffix in found]
+        wanted = {name: torch.empty(found[name].shape, dtype=found[name].dtype) for name in own}
+        state = {name.removeprefix(OPTIMIZER): t for name, t in found.items() if name.startswith(OPTIMIZER)}
+        wanted |= {OPTIMIZER + name: tensor for name, tensor in self.engine.optimizers.receivers(state).items()}
+        read_parts(place, wanted)
+        return wanted
+
+    @property
+    def suffix(self) -> str:
+        """What the names of this process's generators end with."""
+        return f".{self.processes.rank}" if self.processes.rank else ""
+
     def random(self) -> dict[str, Tensor]:
         """The state of every process's generators, by the process's number but for the main one's."""
-        states = {"rng": torch.get_rng_state()}
+        states = {GENERATORS[0]: torch.get_rng_state()}
         if self.device.type == "cuda":
-            states["rng_cuda"] = torch.cuda.get_rng_state(self.device)
+            states[GENERATORS[1]] = torch.cuda.get_rng_state(self.device)
         found = {name: self.processes.gather(value) for name, value in states.items()}
         return {f"{name}.{i}" if i else name: value for name, each in found.items() for i, value in enumerate(each)}
 
     def restore_random(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `random` gave; a process that was not there then begins a course of its own."""
-        end = f".{self.processes.rank}" if self.processes.rank else ""
-        if f"rng{end}" in tensors:
-            torch.set_rng_state(tensors[f"rng{end}"])
+        cpu, cuda = (tensors.get(name + self.suffix) for name in GENERATORS)
+        if cpu is not None:
+            torch.set_rng_state(cpu)
         else:
             torch.manual_seed(self.settings.seed + STRIDE * self.processes.group + self.state.step)
-        if f"rng_cuda{end}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"rng_cuda{end}"], self.device)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, self.device)
 
     def after_step(self, taken: Taken, loss: float, norm: float) -> None:
         assert self.settings.lr is not None
@@ -164,11 +195,11 @@ class Session:
         return looked.value
 
     def save(self, state: State, best: bool) -> None:
-        tensors = {f"optimizer.{name}": tensor for name, tensor in self.engine.optimizers.tensors().items()}
-        tensors |= self.random()
-        with self.processes.heart.at("saving"), gathered(self.model, self.processes.main):
-            self.run.save(state.step, self.model, self.model.tokenizer, tensors, dataclasses.asdict(state), best)
-        self.processes.wait()
+        last = over(state, self.settings, self.steps, self.course)
+        self.saver.save(state.step, self.random(), dataclasses.asdict(state), best, last)
+
+    def saved(self, best: bool) -> None:
+        """A checkpoint is on the disk."""
         self.tell("save", {"folder": str((self.run.folder / "last").resolve()), "best": best})
 
     def summary(self) -> dict[str, Any]:

@@ -21,9 +21,9 @@ AROUND = 150
 """Bytes of header, and of the count of steps, for a tensor in a file."""
 
 
-def checkpoint_bytes(model: LanguageModel, optimizers: Iterable[torch.optim.Optimizer]) -> int:
+def checkpoint_bytes(model: LanguageModel, optimizers: Iterable[torch.optim.Optimizer], parts: bool = False) -> int:
     """Bytes of a checkpoint's weights, or adapter, and optimiser state in float32, with which its other files do not
-    count."""
+    count. With `parts`, weights count twice: in parts, and as Hugging Face has them."""
     sizes = [p.numel() for p in model.parameters()] if model.adapter is None else adapter_sizes(model)
     kept = [
         NUMBERS.get(type(optimizer).__name__, NUMBERS["AdamW"])(p.shape)
@@ -31,4 +31,5 @@ def checkpoint_bytes(model: LanguageModel, optimizers: Iterable[torch.optim.Opti
         for group in optimizer.param_groups
         for p in group["params"]
     ]
+    sizes = sizes * 2 if parts else sizes
     return 4 * (sum(sizes) + sum(kept)) + AROUND * (len(sizes) + 3 * len(kept))
