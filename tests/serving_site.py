@@ -91,10 +91,20 @@ class Running:
         engines = [served.worker.engine for served in self.site.served.values()]
         return sum(len(e.running) + len(e.reading) + len(e.waiting) for e in engines)
 
+    def idle(self) -> bool:
+        """Whether no answer is open, and every place was given back."""
+        return self.open_answers() == 0 and not any(served.worker.open for served in self.site.served.values())
+
+    def logged(self) -> str:
+        """The log of all that was answered: a line is written after its answer went out, and by another thread."""
+        until(lambda: not self.server.server_state.tasks)
+        self.site.log("mark", mark=(mark := f"mark {len(self.log.getvalue())}"))
+        until(lambda: mark in self.log.getvalue())
+        return "".join(line for line in self.log.getvalue().splitlines(keepends=True) if '"event": "mark"' not in line)
+
     def lines(self) -> list[dict[str, Any]]:
-        """The log so far."""
-        time.sleep(0.1)
-        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+        """The same, read."""
+        return [json.loads(line) for line in self.logged().splitlines()]
 
 
 @contextlib.contextmanager

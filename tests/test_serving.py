@@ -571,7 +571,7 @@ def test_with_keys_nobody_else_is_answered() -> None:
         assert server.http.get("/health").status_code == 200
         described = server.http.get("/openapi.json").json()
         assert described["paths"]["/v1/models"]["get"]["security"]
-        text = server.log.getvalue()
+        text = server.logged()
         assert KEY not in text
         assert hashed(KEY).hex()[:8] in text
 
@@ -707,7 +707,7 @@ def test_the_log_is_json_and_tells_no_prompts_unless_asked() -> None:
             lines = server.lines()
             assert [line["status"] for line in lines if line["event"] == "request"] == [200, 200, 400, 400]
             assert {"time", "id", "client", "path", "seconds", "model", "prompt_tokens", "new_tokens"} <= set(lines[0])
-            assert ("a secret thing" in server.log.getvalue()) == shown
+            assert ("a secret thing" in server.logged()) == shown
 
 
 def test_answers_carry_the_id_that_the_log_has(server: Running) -> None:

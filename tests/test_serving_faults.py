@@ -86,7 +86,7 @@ def test_a_client_that_vanishes_frees_its_row_at_once(stream: bool) -> None:
         until(lambda: server.open_answers() == 2)
         line.close()
         waiting.close()
-        until(lambda: server.open_answers() == 0, 3.0)  # 240 tokens would take five seconds
+        until(server.idle, 3.0)  # 240 tokens would take five seconds
         until(lambda: server.site.served["m"].worker.open == 0, 3.0)
         works(server)
         assert [line["status"] for line in server.lines() if line["event"] == "request"][:2] == [499, 499]
@@ -97,7 +97,7 @@ def test_a_client_that_closes_its_side_of_the_line_frees_its_row_too() -> None:
         with asking(server, max_tokens=240, stream=True) as line:
             assert b"200 OK" in line.recv(100)
             line.shutdown(socket.SHUT_WR)
-            until(lambda: server.open_answers() == 0, 3.0)
+            until(server.idle, 3.0)
             until(lambda: server.site.served["m"].worker.open == 0, 3.0)
             answer(line)  # to its end
         works(server)
@@ -182,7 +182,7 @@ def test_beyond_the_queue_requests_are_told_to_come_again() -> None:
         assert more.status_code == 400
         for line in lines:
             line.close()
-        until(lambda: server.open_answers() == 0)
+        until(server.idle)
         works(server)
 
 
@@ -207,7 +207,7 @@ def test_an_answer_that_takes_too_long_is_ended() -> None:
         assert pieces[0]["choices"]
         with pytest.raises(openai.APIError, match="longer than this server allows"):
             list(server.client().completions.create(model="m", **body, stream=True))
-        until(lambda: server.open_answers() == 0, 3.0)
+        until(server.idle, 3.0)
 
 
 def test_limits_of_prompts_and_answers_are_kept() -> None:
@@ -306,7 +306,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
             content = json.dumps(body).encode()
             line.sendall(head(server, len(content)) + content)
             until(lambda: server.open_answers() > 0)
-            until(lambda: server.open_answers() == 0, 60)
+            until(server.idle, 60)
             until(lambda: not server.site.cases)
             statuses = [entry["status"] for entry in server.lines() if entry["event"] == "request"]
             assert statuses == [499]

@@ -241,7 +241,7 @@ def test_they_are_counted_and_log_no_text_unless_asked() -> None:
                 ("/v1/chat/render", 200, "llama"),
             ]
             assert lines[0]["prompt_tokens"] == 15
-            assert ("a secret thing" in server.log.getvalue()) == shown
+            assert ("a secret thing" in server.logged()) == shown
             told = server.http.get("/metrics").text
             assert 'hornbook_requests_total{path="/v1/inspect",status="200"} 1' in told
             assert 'hornbook_requests_total{path="/v1/chat/render",status="200"} 1' in told
@@ -255,5 +255,5 @@ def test_figures_that_are_no_numbers_are_told_as_an_error() -> None:
     with running({"llama": model}) as server:
         found = post(server, "/v1/inspect", text="abc")
         assert (found.status_code, found.json()["error"]["type"]) == (500, "server_error")
-        assert "numbers" in server.log.getvalue()
+        assert "numbers" in server.logged()
         assert post(server, "/v1/inspect", text="abc", lens=False).status_code == 200
