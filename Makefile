@@ -59,6 +59,7 @@ bench: $(VENV)/dev
 	@echo "  make bench-train                              training speed and memory against peers"
 	@echo "  make bench-generate                           generation speed and memory against peers"
 	@echo "  $(BIN)/python benchmarks/serving_throughput.py   what the server costs beside the engine alone"
+	@echo "  $(BIN)/python benchmarks/object_storage.py       training from an S3 server on loopback beside training from disk"
 	@echo "  $(BIN)/python benchmarks/plan_agreement.py       memory and time as planned against real runs"
 	@echo "  $(BIN)/python benchmarks/wikitext_recipes.py     bits per byte after 5, 15, 60 minutes against their recipes"
 	@echo "  $(BIN)/python benchmarks/harness_agreement.py    tasks' figures against lm-evaluation-harness, item by item"

@@ -35,6 +35,8 @@ BUDGETS = {
     r"--steps \d+": "--steps 2",
     r"minutes=[\d.]+": "minutes=0.02",
     r"steps=\d+": "steps=2",
+    r"--find-lr": "--find-lr --batch 2 --context 32",
+    r"python-code": "python-docs",
 }
 """What a test makes of a reader's budgets."""
 LONGEST = 40

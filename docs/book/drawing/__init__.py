@@ -1,0 +1,1 @@
+"""The book's pictures, each made by the package."""
