@@ -16,7 +16,7 @@ import torch
 
 from hornbook.checkpoint import load
 from hosts import PORT, Host, impossible, two_hosts
-from test_parallel import HERE, children_of, command, finished, near, several, until, write_text
+from test_parallel import HERE, command, finished, kill_children_of, near, several, until, write_text
 
 pytestmark = pytest.mark.slow
 CUT = 25.0
@@ -70,8 +70,7 @@ def started(hosts: tuple[Host, Host], text: Path, tmp_path: Path) -> Iterator[li
         if each.poll() is None:
             os.killpg(each.pid, signal.SIGKILL)
             each.wait()
-    for pid in children_of(tmp_path / "run"):
-        os.kill(pid, signal.SIGKILL)
+    kill_children_of(tmp_path / "run")
 
 
 def ended(nodes: list[subprocess.Popen[bytes]], hosts: tuple[Host, Host], folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -148,9 +149,14 @@ def interrupted(arguments: list[str], count: int, run: Path) -> None:
     until(lambda: any((run / "checkpoints").glob("[0-9]*")), started)
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
-    for pid in children_of(run):
-        os.kill(pid, signal.SIGKILL)
+    kill_children_of(run)
     assert not (run / "summary.json").exists()
+
+
+def kill_children_of(run: Path) -> None:
+    for pid in children_of(run):
+        with contextlib.suppress(ProcessLookupError):  # it may die of another's death first
+            os.kill(pid, signal.SIGKILL)
 
 
 def until(ready: Any, started: subprocess.Popen[str]) -> None:
@@ -230,7 +236,7 @@ def test_compiled_blocks_learn_what_plain_ones_do(text: Path, tmp_path: Path, ho
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_named(text: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    started = several(2, command(text, run, 100_000, "--timeout=4"))
+    started = several(2, command(text, run, 100_000, "--timeout=10"))
     until(lambda: any((run / "checkpoints").glob("[0-9]*")), started)
     second = next(pid for pid in children_of(run) if rank(pid) == "1")
     os.kill(second, signal.SIGSTOP)
