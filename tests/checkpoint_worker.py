@@ -34,6 +34,7 @@ from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.training import saving
 from hornbook.training.engine import Engine
 from hornbook.training.saving import OPTIMIZER, PartSaver
+from parallel_worker import pair_up
 
 RATE = 1e-3
 
@@ -43,6 +44,7 @@ def main() -> None:
         return faulty(sys.argv[2], sys.argv[3:])
     result, folder, how, tensor, kind, *cases = sys.argv[1:]
     torch.set_num_threads(1)
+    pair_up(how)
     with joined("cpu", how, int(tensor), timeout=60) as processes:
         found = {case: KINDS[kind](Path(folder), *case.split(":"), processes) for case in cases}
         if processes.main:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,19 @@ def main() -> None:
     result, how, tensor, *cases = sys.argv[1:]
     torch.set_num_threads(1)
     found = {}
+    pair_up(how)
     with joined("cpu", how, int(tensor), timeout=60) as processes:
         for case in cases:
             family, optimizer = case.split(":")
             found[case] = compared(family, optimizer, processes)
         if processes.main:
             Path(result).write_text(json.dumps(found))
+
+
+def pair_up(how: str) -> None:
+    """Where a model is to be spread within machines, two processes are one."""
+    if how == "hybrid":
+        os.environ["LOCAL_WORLD_SIZE"] = "2"
 
 
 def compared(family: str, optimizer: str, processes: Processes) -> dict[str, Any]:

@@ -132,7 +132,9 @@ def test_what_is_saved_while_learning_is_what_was_there_whoever_reads_it(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "how", "tensor"), [(3, "shard", 1), (2, "data", 2), (4, "shard", 2), (4, "data", 2)])
+@pytest.mark.parametrize(
+    ("count", "how", "tensor"), [(3, "shard", 1), (2, "data", 2), (4, "shard", 2), (4, "data", 2), (4, "hybrid", 1)]
+)
 def test_the_same_however_the_model_lies(tmp_path: Path, count: int, how: str, tensor: int) -> None:
     found = written(tmp_path, count, how, tensor, "saved", "llama:adamw", "transformer:muon")
     check(found, count)

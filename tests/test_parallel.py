@@ -84,12 +84,16 @@ def test_parameters_in_parts_learn_what_whole_ones_do(tmp_path: Path) -> None:
         (2, "data", 2, ("llama:adamw", "gpt2:muon", "transformer:adamw", "opt:adamw", "gpt_neox:adamw")),
         (4, "shard", 2, ("llama:muon", "gpt2:adamw")),
         (4, "data", 2, ("llama:adamw", "gpt2:muon")),
+        (4, "hybrid", 1, ("llama:adamw", "gpt2:muon")),
     ],
 )
 def test_every_way_of_spreading_learns_what_one_process_does(
     tmp_path: Path, count: int, how: str, tensor: int, cases: tuple[str, ...]
 ) -> None:
-    agree(compared(tmp_path / "found", count, how, tensor, *cases), cases)
+    found = compared(tmp_path / "found", count, how, tensor, *cases)
+    agree(found, cases)
+    if how == "hybrid":  # in parts within a pair, copied to the other
+        assert all(facts["held"] == pytest.approx(0.5, abs=0.02) for facts in found.values())
 
 
 # --- whole runs
