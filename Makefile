@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all lint docs notebooks bench bench-train bench-generate clean
+.PHONY: help demo test test-slow test-all lint docs notebooks bench bench-train bench-generate clean
 
 help:
 	@echo "make demo      set up, then climb the ladder on the embedded corpus (about 8 minutes on 2 cores)"
 	@echo "make test      set up, then run the tests (under 10 minutes on 2 cores)"
-	@echo "make test-all  the same with the slow ones (under 25 minutes)"
+	@echo "make test-slow  the slow tests, which train whole runs, kill them, and run the book (about 20 minutes)"
+	@echo "make test-all  both"
 	@echo "make docs      build the book and the API reference: build/docs/index.html"
 	@echo "make notebooks  the book's chapters as notebooks: build/notebooks"
 	@echo "make lint      ruff, formatting, type checker"
@@ -36,6 +37,9 @@ demo: $(VENV)/core
 
 test: $(VENV)/dev
 	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/dev
+	$(PYTEST) -m slow -rs
 
 test-all: $(VENV)/dev
 	$(PYTEST)
