@@ -17,6 +17,7 @@ from hornbook import checkpoint
 from hornbook.cli import COMMANDS, main
 from hornbook.doctor import certificate
 from hornbook.doctor.finding import PASS, Finding
+from terminal import on_terminal
 
 SMALL = ["--tokenizer", "bytes", "--context", "32", "--batch", "2", "--steps", "2", "--layers", "1", "--dim", "16"]
 
@@ -291,3 +292,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 )
 def test_a_wrong_option_is_one_line(words: str, told: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert refused(capfd, "train", "llama-tiny", *words.split()).strip() == f"hornbook: {told}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train llama-tiny --minuts 1", "Unrecognized options: --minuts, 1. Perhaps you meant --minutes"),
+        ("train llama-tiny --minutes abc", "--minutes abc: it must be a number"),
+        ("train llama-tiny --guard skipp", "unknown --guard 'skipp'. Did you mean 'skip'? Possible: skip, stop."),
+        ("evaluate", "Missing from hornbook evaluate: RUN"),
+    ],
+)
+def test_a_wrong_option_is_the_same_line_on_a_terminal_without_codes_for_colours(words: str, told: str) -> None:
+    line = on_terminal(*words.split())
+    assert line.startswith(f"hornbook: {told}")
+    assert line.count("\n") == 1
+    assert not re.search(r"\x1b|\\x1b", line)

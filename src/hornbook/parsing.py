@@ -13,6 +13,8 @@ from hornbook.errors import UserError, unknown
 
 KINDS = {"INT": "a whole number", "FLOAT": "a number", "STR": "a text"}
 EDGES = "│╭╮╰╯─ "
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What tyro writes around its words where standard output is a terminal."""
 
 
 def parse(settings: type[Any], word: str, rest: list[str], default: Any = None) -> Any:
@@ -25,7 +27,7 @@ def parse(settings: type[Any], word: str, rest: list[str], default: Any = None) 
     except SystemExit as leaving:
         if not leaving.code:
             raise
-        raise objection(told.getvalue(), word) from None
+        raise objection(COLOUR.sub("", told.getvalue()), word) from None
 
 
 def objection(box: str, word: str) -> UserError:
