@@ -17,12 +17,15 @@ from test_lessons import talker
 from test_talk import TEMPLATE
 
 RECIPES = sorted((Path(__file__).parent.parent / "examples").glob("*.sh"))
-SMALL = ["--layers", "1", "--dim", "16", "--context", "32", "--batch", "4", "--steps", "2"]
-TINY = [*SMALL, "--heads", "2"]
+SIZES = ["--layers", "1", "--dim", "16", "--context", "32", "--batch", "4"]
+TINY = [*SIZES, "--heads", "2", "--steps", "2"]
 CHANGES = {
     "bigram.sh": [],
     "ladder-wikitext-2.sh": ["--minutes", "0.01", "--vocab", "300", "--rungs", "bigram", "rnn-tiny"],
-    "rnn-attention.sh": SMALL,
+    "rnn-attention.sh": [*SIZES, "--epochs", "0.02"],
+    "gpt2-wikitext.sh": [*SIZES, "--heads", "2", "--epochs", "0.02"],
+    "opt-wikitext.sh": [*SIZES, "--heads", "2", "--epochs", "0.02"],
+    "my-own-text.sh": [*SIZES, "--heads", "2", "--minutes", "0.02"],
     "multi30k.sh": [],
     "summaries.sh": [],
     "summarise-documents.sh": ["--tokens", "5"],

@@ -18,12 +18,13 @@ import torch
 
 from helpers import VOCAB, stream, tiny_model
 from hornbook.checkpoint import load
-from hornbook.config import Train
+from hornbook.config import Finetune, Train
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.errors import UserError
 from hornbook.run import read_log
 from hornbook.training.adafactor import Adafactor
 from hornbook.training.engine import backward
+from hornbook.training.finetune import finetune
 from hornbook.training.objective import Objective
 from hornbook.training.optimizers import OPTIMIZERS, Optimizers
 from hornbook.training.pretrain import train
@@ -235,6 +236,23 @@ def test_a_refused_start_leaves_the_folder_free_for_the_corrected_one(text_folde
 def test_a_number_out_of_range_is_refused_before_any_work(name: str, value: float, text_folder: Path) -> None:
     with pytest.raises(UserError, match=f"--{name} is {value}: it must be"):
         settings(text_folder, Path("unused"), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [
+        ({"steps": 5, "minutes": 1.0}, "--steps and --minutes are lengths of the same run: give one"),
+        ({"epochs": 1.0, "steps": 5}, "--steps and --epochs"),
+    ],
+)
+def test_two_lengths_of_one_run_are_refused_before_any_work(
+    lengths: dict[str, float], told: str, text_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        train(settings(text_folder, tmp_path / "run", **lengths))
+    with pytest.raises(UserError, match=told):
+        finetune(Finetune("gpt2-tiny", "no-such-file.csv", **lengths))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from hornbook.training.conduct import conduct
 from hornbook.training.find_rate import find_rate
 from hornbook.training.origin import begun, origin, settle, short_name
 from hornbook.training.prepare import by_recipe, resolve_config
-from hornbook.training.pretrain import check_parts
+from hornbook.training.pretrain import check_parts, with_length
 from hornbook.training.task_work import TaskWork
 from hornbook.training.teaching import teach_pad, teach_words
 from hornbook.training.together import choose_together, run_of, several
@@ -74,8 +74,7 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
 
 def resolve(settings: Finetune) -> Finetune:
     """Fill in what the machine is not asked for, as `pretrain.resolve` does."""
-    if settings.steps is None and settings.epochs is None and settings.minutes is None:
-        settings = dataclasses.replace(settings, epochs=EPOCHS)
+    settings = with_length(settings, EPOCHS)
     device = machine.check_device(settings.device or str(machine.pick_device()))
     kind = "-lora" if settings.lora else ""
     data = Path(settings.data).name.split(".")[0]

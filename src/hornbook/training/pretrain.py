@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,13 +25,15 @@ from hornbook.run import Run
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.conduct import conduct
 from hornbook.training.find_rate import find_rate
-from hornbook.training.like import replay
+from hornbook.training.like import LENGTHS, replay
 from hornbook.training.like import told as repeated
 from hornbook.training.origin import begun, origin, settle, short_name
 from hornbook.training.prepare import by_recipe, resolve_config, row_length
 from hornbook.training.sample import speak
 from hornbook.training.together import choose_together, run_of, several
 from hornbook.training.work import TextWork
+
+Settings = TypeVar("Settings", bound=Learning)
 
 
 def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -92,8 +94,7 @@ def require_rows(settings: Train) -> None:
 
 def resolve(settings: Train) -> Train:
     """Fill in what the machine is not asked for: the folder, the optimiser and its rate, the length, the device."""
-    if settings.steps is None and settings.epochs is None and settings.minutes is None:
-        settings = dataclasses.replace(settings, epochs=1.0)
+    settings = with_length(settings, 1.0)
     data = data_name(settings.data)
     settings = dataclasses.replace(settings, device=machine.check_device(settings.device or str(machine.pick_device())))
     if (place := origin(settings.model)) is not None:
@@ -106,6 +107,15 @@ def resolve(settings: Train) -> Train:
             "or import one, and name that run"
         )
     return by_recipe(dataclasses.replace(settings, out=settings.out or f"runs/{settings.model}-{data}"))
+
+
+def with_length(settings: Settings, epochs: float) -> Settings:
+    """With a length: so many epochs where none is given. UserError where several are, as only the repetition of a run
+    by the clock may hold them."""
+    given = [name for name in LENGTHS if getattr(settings, name) is not None]
+    if len(given) > 1 and not getattr(settings, "like", None):
+        raise UserError(f"--{' and --'.join(given)} are lengths of the same run: give one")
+    return settings if given else dataclasses.replace(settings, epochs=epochs)
 
 
 def check_parts(settings: Learning) -> None:
