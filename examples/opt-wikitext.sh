@@ -11,4 +11,4 @@ hornbook train opt-tiny --data "$DATA" --tokenizer "$TOKENIZER" --out "$OUT" \
   --optimizer adamw --lr 1e-4 --warmup 100 --schedule linear --weight-decay 0 "$@"
 hornbook evaluate "$OUT" "$DATA" --protocol tutorial
 hornbook evaluate "$OUT" "$DATA"
-hornbook generate "$OUT" "The game "
+hornbook generate "$OUT" "The game"

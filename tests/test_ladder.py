@@ -39,7 +39,7 @@ def test_a_ladder_measures_every_rung_on_the_same_bytes(climbed: Path) -> None:
     for name in scored:
         low, high = scored[name]["bits_per_byte_interval"]
         assert low < scored[name]["bits_per_byte"] < high
-        assert summaries[name]["sample"].startswith("The ")
+        assert summaries[name]["sample"].startswith("The")
 
 
 def test_its_report_shows_every_rung_and_how_to_repeat_it(climbed: Path) -> None:

@@ -3,13 +3,14 @@
     import hornbook
     hornbook.train("llama-tiny", data="python-docs", minutes=1, out="runs/x")
     model = hornbook.load("runs/x")             # model(tokens (B,T)) -> logits (B,T,V)
-    print(hornbook.generate("runs/x", "The "))
+    print(hornbook.generate("runs/x", "The"))
 
 Every verb takes the fields of its settings class in `hornbook.config`; nothing heavy is imported before it is called.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from hornbook.planning.plan import Forecast
     from hornbook.report.page import Rung
     from hornbook.training.callbacks import Callback
+
+if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+    os.environ["GOMP_SPINCOUNT"] = "10000"  # read when torch is loaded: see docs/engine.md, "Beside other work"
 
 __version__ = "0.1.0"
 __all__ = [

@@ -122,7 +122,7 @@ class Train(Learning):
     """Tokens of the validation split that an evaluation looks at; the summary at the end takes all."""
     tasks: tuple[str, ...] = ()
     """Tasks to score at every evaluation too, 1,000 examples of each, such as hellaswag."""
-    prompt: str = "The "
+    prompt: str = "The"
     """What the samples begin with."""
     layers: int | None = None
     dim: int | None = None

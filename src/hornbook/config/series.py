@@ -37,7 +37,7 @@ class Ladder:
     vocab: int | None = None
     """Vocabulary size of the tokeniser; default 4,096 for bpe, otherwise all that occur."""
     column: str = "text"
-    prompt: str = "The "
+    prompt: str = "The"
     """What every rung's sample begins with."""
     seed: int = 0
     device: str | None = None

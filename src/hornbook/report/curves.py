@@ -99,7 +99,7 @@ def draw_curves(
     last = max((line.points[-1][0] for line in lines if line.points), default=0) or 1
     low, high = room(lines, last)
     bottom = TOP + max(280 if wide else 230, LABEL * len(lines))
-    labels = LETTER * max(len(label(line, wide, digits)) for line in lines) + 22
+    labels = LETTER * max(len(label(line, wide, digits)) for line in lines) + 30
     x = Scale(0, last, 44, width - labels)
     y = Scale(high, low, TOP, bottom)
     heights = keep_apart([y(line.last) for line in lines], LABEL, TOP + 2, bottom - 2)
