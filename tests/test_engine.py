@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -423,3 +426,17 @@ def test_the_checkpoint_of_a_step_does_not_depend_on_parts(tmp_path: Path) -> No
     assert engine.out_of_memory(
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux")
+@pytest.mark.parametrize(
+    ("given", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_do_not_wait_long_for_one_whose_processor_another_program_has(
+    given: dict[str, str], turns: str
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", "import hornbook, torch"]
+    surroundings = kept | given | {"OMP_DISPLAY_ENV": "verbose"}
+    told = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True).stderr
+    assert f"GOMP_SPINCOUNT = '{turns}'" in told
