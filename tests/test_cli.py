@@ -255,7 +255,11 @@ def test_tokenize_trains_shows_and_stores(capfd: pytest.CaptureFixture[str], tex
     main(["tokenize", str(text_folder), "--vocab", "400", "--out", str(tmp_path / "tok")])
     assert "bytes per token" in capfd.readouterr().out
     main(["tokenize", "--load", str(tmp_path / "tok"), "--text", "the class"])
-    assert capfd.readouterr().out.replace("|", "").strip() == "the class"
+    cut = capfd.readouterr().out
+    assert cut.replace("|", "").strip() == "the class"
+    assert cut.count("|")
+    seen = on_terminal("tokenize", "--load", str(tmp_path / "tok"), "--text", "the class")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", seen) == cut != seen
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(

@@ -392,12 +392,12 @@ def test_an_engine_that_differs_on_the_sample_is_given_up():
 # --- shown to people
 
 
-def test_a_cut_text_is_shown_with_bars_or_colours_and_loses_nothing():
+def test_a_cut_text_is_shown_with_bars_which_a_terminal_colours_too():
     tokenizer = train_tokenizer("word", ["The cat|sat \n on it"])
     assert separated(tokenizer, "The cat|sat \n on dogs") == "The| cat\\|sat| \\n| on|<|unk|>".replace(
         "<|unk|>", "<\\|unk\\|>"
     )
-    assert coloured(tokenizer, "The cat|sat").plain == "The cat|sat"
+    assert coloured(tokenizer, "The cat|sat").plain == separated(tokenizer, "The cat|sat") == "The| cat\\|sat"
     assert len(coloured(tokenizer, "The cat|sat").spans) == 2
     assert trained("bytes").pieces("é") == ["\\xc3", "\\xa9"]
 

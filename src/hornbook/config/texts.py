@@ -58,7 +58,7 @@ class Tokenize:
     load: str | None = None
     """Use the tokeniser in this folder or file (or run) instead of training one."""
     text: str | None = None
-    """Show how this text is cut."""
+    """Show how this text is cut: a bar between tokens, on a terminal colours too."""
     kind: Literal["bpe", "word", "char", "bytes"] = "bpe"
     vocab: int | None = None
     """Vocabulary size; default 4,096 for bpe, otherwise all that occur."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
+from hornbook.errors import visible
 from hornbook.text.tokenizers import Tokenizer
 
 COLOURS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
@@ -35,21 +36,19 @@ class Usage(NamedTuple):
 
 
 def coloured(tokenizer: Tokenizer, text: str) -> Text:
-    """The text with each token's piece in the next colour, for a terminal."""
-    result = Text()
-    for piece, colour in zip(tokenizer.pieces(text), cycle(COLOURS), strict=False):
-        for line in _visible(piece).splitlines(keepends=True):
-            result.append(line, style=colour)
-    return result
+    """The same as `separated`, with each token's piece in the next colour, for a terminal."""
+    styled = zip(written(tokenizer, text), cycle(COLOURS), strict=False)
+    return Text("|").join(Text(piece, style=colour) for piece, colour in styled)
 
 
 def separated(tokenizer: Tokenizer, text: str) -> str:
-    """The pieces with `|` between them, for pipes and files; line feeds are written \\n and `|` as \\|."""
-    return "|".join(piece.replace("|", "\\|").replace("\n", "\\n") for piece in tokenizer.pieces(text))
+    """The pieces with `|` between them; `|` itself is written \\|, line feeds \\n, tabs \\t."""
+    return "|".join(written(tokenizer, text))
 
 
-def _visible(piece: str) -> str:
-    return piece.replace("\n", "\\n\n").replace("\t", "\\t").replace("\r", "\\r")
+def written(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The pieces, with what could be taken for a cut, and what a terminal would obey, written out."""
+    return [visible(piece.replace("|", "\\|")) for piece in tokenizer.pieces(text)]
 
 
 def usage(tokenizer: Tokenizer, documents: Iterable[str]) -> Usage:
