@@ -20,6 +20,7 @@ from hornbook.errors import UserError
 from hornbook.evaluation.judging import judge
 from hornbook.evaluation.wanted import wanted_task
 from hornbook.log import read_log
+from hornbook.report.record import open_records
 from hornbook.training.callbacks import Moment
 from hornbook.training.finetune import finetune
 from hornbook.training.task_work import balanced
@@ -114,6 +115,17 @@ def test_what_is_learnt_is_kept_where_the_task_s_own_score_was_best(taught: tupl
     summary = json.loads((run / "summary.json").read_text())
     assert summary["scores"]["figures"]["accuracy"]["value"] == max(line["validation_accuracy"] for line in lines)
     assert list(summary["scores"]["baselines"]) == ["majority class", "TF-IDF + logistic regression"]
+
+
+def test_of_equal_scores_the_lower_loss_is_kept(taught: tuple[Path, Path]) -> None:
+    run, _ = taught
+    lines = [line for line in read_log(run) if "validation_accuracy" in line]
+    wanted = min(lines, key=lambda line: (-line["validation_accuracy"], line["validation_log_loss"]))
+    assert sum(line["validation_accuracy"] == wanted["validation_accuracy"] for line in lines) > 1
+    assert int((run / "best").resolve().name) == wanted["step"]
+    (record,) = open_records([run])
+    assert record.best is not None
+    assert record.best["step"] == wanted["step"]
 
 
 def test_a_run_that_is_killed_and_carries_on_ends_as_one_that_was_not(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Steps:
     def watch(self) -> Watch:
         return Watch(
             lambda taken, loss, norm: self.told.append((taken.step, loss, norm, taken.fault)),
-            lambda state: 1.0,
+            lambda state: (1.0, 0.0),
             lambda state, best: self.saved.append(state.step),
         )
 
@@ -86,6 +86,15 @@ def test_figures_read_late_are_the_same_figures() -> None:
     assert at_once.told == late.told
     assert [step for step, *_ in late.told] == list(range(1, 8))
     assert (first.nats, first.targets) == (second.nats, second.targets)
+
+
+def test_of_equal_figures_the_lower_loss_makes_the_best() -> None:
+    found, state = iter([(-0.5, 0.9), (-0.5, 0.4), (-0.5, 0.4), (-0.4, 0.1), (-0.6, 2.0)]), State()
+    best: list[bool] = []
+    watch = Watch(lambda *_: None, lambda _: next(found), lambda _, better: best.append(better))
+    fit(engine(), Steps(), dataclasses.replace(SETTINGS, eval_every=1), 5, state, watch)  # type: ignore[arg-type]
+    assert best == [True, True, False, False, True]
+    assert (state.best, state.best_loss, state.worse) == (-0.6, 2.0, 0)
 
 
 def test_a_loss_that_is_no_number_read_late_still_ends_the_run_before_it_is_saved() -> None:

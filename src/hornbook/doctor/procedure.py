@@ -128,7 +128,7 @@ def a_machine(losses: tuple[float, ...]) -> Any:
 
 
 def a_watch() -> loop.Watch:
-    return loop.Watch(lambda taken, loss, norm: None, lambda state: 0.0, lambda state, best: None)
+    return loop.Watch(lambda taken, loss, norm: None, lambda state: (0.0, 0.0), lambda state, best: None)
 
 
 def stored_ids(s: Subject) -> Finding:

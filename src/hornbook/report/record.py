@@ -111,10 +111,14 @@ class Record(Rung):
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The log line of the best evaluation."""
+        """The log line of the best evaluation; of equal scores of classes, that of the lowest loss."""
         found = [line for line in self.log if number(line.get(self.evaluated)) is not None]
-        choose = min if self.evaluated in FALLING else max
-        return choose(found, key=lambda line: line[self.evaluated], default=None)
+        sign = 1 if self.evaluated in FALLING else -1
+
+        def rank(line: dict[str, Any]) -> tuple[float, float]:
+            return sign * line[self.evaluated], number(line.get("validation_log_loss")) or 0.0
+
+        return min(found, key=rank, default=None)
 
 
 def open_records(paths: Iterable[str | Path]) -> list[Record]:

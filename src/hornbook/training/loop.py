@@ -36,6 +36,8 @@ class State:
     """Summed over all those targets, as they were when trained on."""
     seconds: float = 0.0
     best: float = math.inf
+    best_loss: float = math.inf
+    """What decides between equal ones."""
     worse: int = 0
     """Evaluations since the best one."""
     recent: list[float] = field(default_factory=list)
@@ -67,11 +69,12 @@ class Taken:
 
 @dataclass
 class Watch:
-    """What the loop calls: after each step, for each evaluation (which returns what to keep low), and to save."""
+    """What the loop calls: after each step, for each evaluation, and to save."""
 
     step: Callable[[Taken, float, float], None]
     """(step, loss in nats a target, norm of the gradient before it was clipped)."""
-    evaluate: Callable[[State], float]
+    evaluate: Callable[[State], tuple[float, float]]
+    """What to keep low, and a loss that decides where that is equal."""
     save: Callable[[State, bool], None]
     """(state, whether this is the best so far)."""
 
@@ -99,9 +102,11 @@ def fit(
             due = course.evaluation_due(before)
             if due or course.progress >= 1:
                 course.settle()
-                value = watch.evaluate(state)
-                better = value < state.best
-                state.best, state.worse = (value, 0) if better else (state.best, state.worse + 1)
+                found = watch.evaluate(state)
+                better = found < (state.best, state.best_loss)
+                if better:
+                    state.best, state.best_loss = found
+                state.worse = 0 if better else state.worse + 1
                 course.clock()
                 watch.save(state, better)
             if course.stop and course.progress < 1:

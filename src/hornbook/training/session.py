@@ -177,8 +177,9 @@ class Session:
         """Share of the machine's peak that so many tokens a second make (Chowdhery et al. 2022, appendix B)."""
         return speed * self.flops / (self.peak.flops * self.processes.size)
 
-    def evaluate(self, state: State) -> float:
-        """Measure on part of what is not learnt from, and let the model speak; returns the figure to keep low."""
+    def evaluate(self, state: State) -> tuple[float, float]:
+        """Measure on part of what is not learnt from, and let the model speak; returns the figure to keep low, and what
+        decides between equal ones."""
         self.model.eval()
         with self.engine.autocast():
             looked = self.work.evaluate(lambda done, total: self.bar.show(done, total, "evaluating"))
@@ -192,7 +193,7 @@ class Session:
         self.log("evaluation", step=state.step, seconds=state.seconds, sample=sample, **figures)
         told = "  ".join(f"{name.replace('_', ' ')} {number:.3f}" for name, number in figures.items())
         say(f"step {state.step}  {told}" + (f"  {sample!r}" if sample else ""))
-        return looked.value
+        return looked.value, looked.loss
 
     def save(self, state: State, best: bool) -> None:
         last = over(state, self.settings, self.steps, self.course)

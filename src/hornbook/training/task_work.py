@@ -77,16 +77,21 @@ class TaskWork:
             return self.preferences()
         if self.task.kind is Labelled or (self.settings.score_generated and self.task.kind is Asked):
             return self.scored(show)
+        loss = self.loss(show)
+        return Looked(loss, {"validation_loss": loss}, self.sample())
+
+    def loss(self, show: Show) -> float:
+        """On the right answers, in nats a token."""
         found = read_pieces(self.model, self.held, show)
-        figures = {"validation_loss": -sum(nats for nats, _ in found) / max(1, sum(count for _, count in found))}
-        return Looked(figures["validation_loss"], figures, self.sample())
+        return -sum(nats for nats, _ in found) / max(1, sum(count for _, count in found))
 
     def scored(self, show: Show) -> Looked:
-        """By the task's own score."""
+        """By the task's own score; of equal scores by the loss, for a few hundred examples leave many equal."""
         judged = put(self.model, self.task, "validation", self.validation, self.most, self.lessons.cut, show)
         figures = {f"validation_{name}": figure.value for name, figure in judged.figures.items()}
-        sample = judged.outputs[0] if self.task.kind is Asked else None
-        return Looked(-judged.headline, figures, sample)
+        if self.task.kind is Asked:
+            return Looked(-judged.headline, figures, judged.outputs[0], self.loss(show))
+        return Looked(-judged.headline, figures, loss=figures["validation_log_loss"])
 
     def sample(self) -> str | None:
         """What the model writes for the first validation example."""

@@ -37,6 +37,8 @@ class Looked(NamedTuple):
     """To be kept low: the checkpoint of the lowest is the best."""
     figures: dict[str, float]
     sample: str | None = None
+    loss: float = 0.0
+    """Of evaluations with equal values, that of the lowest is the best."""
 
 
 class Work(Protocol):
