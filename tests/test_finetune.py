@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 import hornbook
 from hornbook.checkpoint import load
 from hornbook.cli import main
-from hornbook.config import Finetune
+from hornbook.config import Evaluate, Finetune
 from hornbook.errors import UserError
 from hornbook.evaluation.judging import judge
-from hornbook.evaluation.wanted import wanted_task
+from hornbook.evaluation.wanted import settled, wanted_task
 from hornbook.log import read_log
 from hornbook.report.record import open_records
 from hornbook.training.callbacks import Moment
@@ -247,6 +248,28 @@ def test_what_cannot_learn_a_task_says_so(taught: tuple[Path, Path], tmp_path: P
         with pytest.raises(UserError, match=words):
             finetune(attempt)
         assert not (tmp_path / "x" / "train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "module", "package"),
+    [
+        ("classify", {"text": "a film", "label": "good"}, "sklearn", "scikit-learn"),
+        ("summarise", {"article": "a film", "summary": "good"}, "rouge_score", "rouge-score"),
+        ("translate", {"source": "ein Film", "target": "a film"}, "sacrebleu", "sacrebleu"),
+    ],
+)
+def test_a_package_that_the_scores_need_is_asked_for_before_any_work(
+    task: str, row: dict[str, str], module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = jsonl(tmp_path / "data.jsonl", [row])
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("hornbook.training.finetune.prepare", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(UserError, match=rf"'{package}': .*hornbook\[tasks\]"):
+        finetune(settings(data, tmp_path / "run", task=task))
+    with pytest.raises(UserError, match=rf"'{package}'"):
+        settled(Evaluate("some-run", str(data), task=task))
+    if task == "classify":  # its own figures need nothing
+        assert settled(Evaluate("some-run", str(data), task=task, baselines=False))[1]
 
 
 def told_of(run: Path, capsys: pytest.CaptureFixture[str], *more: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Collection, Iterable
+from importlib.util import find_spec
+from typing import NamedTuple
 
 MANY, NEAR = 20, 8
 """Names above which an error lists the nearest only, and how many."""
@@ -55,3 +57,24 @@ def visible(text: str) -> str:
 def missing_extra(package: str, extra: str, purpose: str) -> UserError:
     """The error for an optional dependency that is not installed."""
     return UserError(f"{purpose} needs the package '{package}': {sys.executable} -m pip install 'hornbook[{extra}]'")
+
+
+class Package(NamedTuple):
+    """An optional dependency."""
+
+    module: str
+    """As it is imported."""
+    name: str
+    """As it is installed."""
+    extra: str
+    purpose: str
+    """What needs it."""
+
+    def missing(self) -> UserError:
+        """The error where it is not installed."""
+        return missing_extra(self.name, self.extra, self.purpose)
+
+    def require(self) -> None:
+        """UserError where it is not installed; it is looked for, and not imported."""
+        if find_spec(self.module) is None:
+            raise self.missing()

@@ -9,7 +9,7 @@ from typing import Any
 from hornbook.config import Evaluate, Finetune
 from hornbook.errors import UserError, unknown
 from hornbook.small_files import read_object
-from hornbook.tasks import Source, Task, open_task, task_names, task_of_file
+from hornbook.tasks import Source, Task, open_task, require_packages, task_names, task_of_file
 
 OWN = ("task", "columns", "target", "options")
 """Fields of Finetune that say how a file is read."""
@@ -47,7 +47,7 @@ def taught(run: str) -> dict[str, Any]:
 def settled(settings: Evaluate) -> tuple[Evaluate, Task | None]:
     """What is left open, from what the run was taught: its data, its columns, a split it did not learn from.
 
-    The task is None for a corpus. UserError for --task with a corpus.
+    The task is None for a corpus. UserError for --task with a corpus, and for a task whose packages are not installed.
     """
     known = taught(settings.run)
     data = settings.data or known.get("data") or "python-docs"
@@ -74,6 +74,7 @@ def settled(settings: Evaluate) -> tuple[Evaluate, Task | None]:
         changes["cut"] = settings.cut or known.get("cut")
     settings = dataclasses.replace(settings, **changes)
     task = wanted_task(settings)
+    require_packages(task, settings.baselines)
     split: Any = settings.split or ("test" if "test" in task.splits else task.splits[-1])
     if settings.split is None and named_task(data) is None and not own:
         split = "all"

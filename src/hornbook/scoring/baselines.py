@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hornbook.errors import missing_extra
+from hornbook.errors import Package
 from hornbook.scoring.intervals import Numbers
 from hornbook.scoring.sentences import first_sentences
 
@@ -47,6 +47,7 @@ def majority(train: Sequence[Labelled], examples: Sequence[Labelled], labels: Se
     return [row] * len(examples)
 
 
+SKLEARN = Package("sklearn", "scikit-learn", "tasks", "the baseline of words and logistic regression")
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 """Of the logistic regression, the inverse of its penalty."""
 STRENGTH = 10.0
@@ -98,7 +99,7 @@ def vectorizer(texts: int) -> Any:
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
-        raise missing_extra("scikit-learn", "tasks", "the baseline of words and logistic regression") from None
+        raise SKLEARN.missing() from None
     least = 1 if texts < FEW else 2
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, token_pattern=r"\w+", dtype=np.float32)
 

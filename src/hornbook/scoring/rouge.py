@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from hornbook.errors import missing_extra
+from hornbook.errors import Package
 from hornbook.scoring.sentences import first_sentences, sentences
 
 __all__ = ["first_sentences", "rouge_marks", "sentences"]
 
+ROUGE_SCORE = Package("rouge_score", "rouge-score", "tasks", "ROUGE")
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
@@ -33,5 +34,5 @@ def scorer() -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
-        raise missing_extra("rouge-score", "tasks", "ROUGE") from None
+        raise ROUGE_SCORE.missing() from None
     return RougeScorer(list(KINDS), use_stemmer=True)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from hornbook.errors import missing_extra
+from hornbook.errors import Package
 from hornbook.scoring.intervals import Figure
 
+SACREBLEU = Package("sacrebleu", "sacrebleu", "tasks", "BLEU and chrF")
 RESAMPLES = 1000
 MOST_DRAWN = 5_000_000
 """Sentences in all resamples together: sacrebleu holds the counts of all at once."""
@@ -65,5 +66,5 @@ def sacrebleu() -> Any:
     try:
         import sacrebleu
     except ImportError:
-        raise missing_extra("sacrebleu", "tasks", "BLEU and chrF") from None
+        raise SACREBLEU.missing() from None
     return sacrebleu

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from hornbook.errors import UserError, unknown, visible
+from hornbook.errors import Package, UserError, unknown, visible
 from hornbook.scoring.intervals import Figure
 from hornbook.text.divided import files_at
 from hornbook.text.files import form_of, read_json, records
@@ -125,6 +125,10 @@ class Task:
     """(examples, outputs) -> how such scores were reached, for figures whose name does not say it: BLEU."""
     baselines: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], list[Any]]] = field(default_factory=dict)
     """Name -> (training examples, examples) -> their outputs."""
+    needs: tuple[Package, ...] = ()
+    """What its score and its figures cannot do without."""
+    baselines_need: tuple[Package, ...] = ()
+    """What its baselines cannot do without."""
     chance: float | None = None
     """The headline of one that guesses, where that is known beforehand."""
     plain: str = ""
@@ -138,6 +142,12 @@ class Task:
     """What of it is kept then: head, tail or head+tail."""
     tokens: int = 128
     """Asked: of an answer, at most."""
+
+
+def require_packages(task: Task, baselines: bool = True) -> None:
+    """UserError, before any work, for a package that is not installed and that judging a task needs."""
+    for package in (*task.needs, *(task.baselines_need if baselines else ())):
+        package.require()
 
 
 def task_names() -> list[str]:

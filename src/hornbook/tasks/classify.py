@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hornbook.errors import UserError
-from hornbook.scoring.baselines import majority, tfidf_logistic
+from hornbook.scoring.baselines import SKLEARN, majority, tfidf_logistic
 from hornbook.scoring.classes import class_figures, class_marks
 from hornbook.scoring.intervals import Figure
 from hornbook.tasks import Labelled, Source, Task, own_file, require
@@ -41,6 +41,7 @@ def labelled(name: str, examples: Callable[[str], Iterator[Labelled]]) -> Task:
         headline="accuracy",
         figures=figures,
         baselines={"majority class": by_labels(majority), "TF-IDF + logistic regression": by_labels(tfidf_logistic)},
+        baselines_need=(SKLEARN,),
         cut="head+tail",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hornbook.scoring.baselines import lead3
-from hornbook.scoring.rouge import rouge_marks
+from hornbook.scoring.rouge import ROUGE_SCORE, rouge_marks
 from hornbook.tasks import Asked, Source, Task, own_file, require
 from hornbook.text.divided import Divided
 from hornbook.text.files import Row
@@ -36,6 +36,7 @@ def summaries(name: str, examples: Callable[[str], Iterator[Asked]]) -> Task:
         score=lambda example, output: rouge_marks(output, example.references),
         headline="rougeLsum",
         baselines={"lead-3": lambda train, examples: lead3(train, examples, "article")},
+        needs=(ROUGE_SCORE,),
         plain="{article}\n\nSummary:",
         chat="Summarise this text in a few short sentences.\n\n{article}",
         long="article",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hornbook.errors import UserError
 from hornbook.scoring.baselines import copy_source
-from hornbook.scoring.translation import translation_figures, translation_marks, translation_signatures
+from hornbook.scoring.translation import SACREBLEU, translation_figures, translation_marks, translation_signatures
 from hornbook.tasks import Asked, Source, Task, own_file, require
 from hornbook.text.divided import Divided
 from hornbook.text.files import TABLES, Row, decode, form_of, open_bytes, text_cell
@@ -64,6 +64,7 @@ def translations(name: str, examples: Callable[[str], Iterator[Asked]], from_: s
         figures=lambda examples, outputs: translation_figures(outputs, [example.references for example in examples]),
         signatures=lambda examples, outputs: translation_signatures(outputs, [e.references for e in examples]),
         baselines={"copy of the source": lambda train, examples: copy_source(train, examples, "source")},
+        needs=(SACREBLEU,),
         plain=f"{ours or 'Source'}: {{source}}\n{theirs or 'Translation'}:",
         chat=f"Translate{between}: {{source}}",
         long="source",

@@ -21,7 +21,7 @@ from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons
 from hornbook.progress import say
-from hornbook.tasks import Dialogue, Labelled, Preference, Task
+from hornbook.tasks import Dialogue, Labelled, Preference, Task, require_packages
 from hornbook.tasks.classify import class_names
 from hornbook.text.corpus import Corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
@@ -48,6 +48,8 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
         run.claim()
         with processes.main_first():
             task = wanted_task(settings)
+            if not settings.find_lr:
+                require_packages(task)
             examples = list(islice(task.examples("train"), settings.examples or None))
             if not examples:
                 raise UserError(f"there is no example to learn from in the train split of {task.name}")
