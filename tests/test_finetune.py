@@ -302,6 +302,16 @@ def test_the_command_line_teaches_measures_and_shows_mistakes(
     assert "tells classes apart" in capsys.readouterr().err
 
 
+def test_where_there_are_no_mistakes_a_line_says_so(
+    taught: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hornbook.evaluation.mistakes.is_right", lambda *_: True)
+    main(["evaluate", str(taught[0]), "--limit", "5", "--show", "3"])
+    assert capsys.readouterr().out.endswith("no mistakes to show: every example is right\n")
+    main(["evaluate", str(taught[0]), "--limit", "5"])
+    assert "no mistakes" not in capsys.readouterr().out
+
+
 def test_translations_are_scored_with_sacrebleu_s_signature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sacrebleu")
     data = jsonl(tmp_path / "pairs.jsonl", [{"source": f"eins {n}", "target": f"one {n}"} for n in range(30)])

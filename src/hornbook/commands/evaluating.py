@@ -105,7 +105,10 @@ def evaluate_task(settings: Evaluate, task: Task) -> None:
         print(f"{name}: {signature}")
     remarks = [found.note, "" if settings.precision == "float32" else f"computed in {settings.precision}"]
     print("; ".join(filter(None, [f"{task.name}, {settings.split}: {len(found.examples):,} examples", *remarks])))
-    for mistake in mistakes(found, settings.show):
+    worst = mistakes(found, settings.show)
+    if settings.show and not worst:
+        print("no mistakes to show: every example is right")
+    for mistake in worst:
         console.print()
         for name, value in mistake.items():
             console.print(Text(f"{name:>10}  ", style="dim") + Text(visible(str(value))))
