@@ -173,6 +173,18 @@ def test_a_missing_run_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
         assert "runs/none" in refused(capfd, word, "runs/none")
 
 
+@pytest.mark.parametrize("word", ["evaluate", "generate", "export", "inspect"])
+def test_a_run_that_is_nearly_called_so_is_suggested(
+    word: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder_of(speaking(), tmp_path / "llama")
+    (tmp_path / "lama2").mkdir()
+    more = [str(tmp_path / "out")] if word == "export" else []
+    line = refused(capfd, word, str(tmp_path / "lama"), *more)
+    assert line.endswith(f"there is no run or model folder '{tmp_path / 'lama'}'. Did you mean '{tmp_path / 'llama'}'?")
+    assert "Did you mean" not in refused(capfd, word, str(tmp_path / "5gram"), *more)
+
+
 @pytest.fixture(scope="module")
 def runs(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A counted run, a neural one and an encoder."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hornbook import models
-from hornbook.errors import UserError, choice, guess
+from hornbook.errors import UserError, choice, guess, nearest
 
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
 
@@ -53,11 +53,24 @@ def from_hub(name: str) -> Path:
     return download_model(found["repo"], found["revision"])
 
 
+def beside(name: str) -> str | None:
+    """The model in the same folder whose name is the likest."""
+    parent = Path(name).expanduser().parent
+    try:
+        there = [path.parent.name for path in parent.glob("*/config.json")]
+    except OSError:
+        return None
+    near = nearest(Path(name).name, there, 1)
+    return str(Path(name).parent / near[0]) if near else None
+
+
 def missing(name: str) -> str:
     """What to say of a name that is nothing here."""
     if name.endswith(".gguf"):
         return f"there is no file '{name}'"
     text = f"there is no run or model folder '{name}'"
+    if near := beside(name):
+        return f"{text}. Did you mean '{near}'?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("runs/"):
         return f"{text}: train one with `hornbook train`, or write hf:{name} for a model of the Hub"
     if "/" in name or name.startswith((".", "~")):

@@ -11,6 +11,7 @@ from hornbook.errors import UserError
 from hornbook.formats.coded import read_quantization
 from hornbook.formats.config_json import read_config
 from hornbook.formats.peft_base import described_by
+from hornbook.formats.sources import beside
 from hornbook.text.tokenizer_training import BPE_VOCAB
 
 
@@ -28,7 +29,9 @@ def find_config(source: str, vocab: int | None = None) -> ModelConfig:
     if path.is_file() or source.startswith("hf:"):
         raise UserError(f"inspect takes folders and named sizes: first `hornbook import {source} runs/x`")
     if "/" in source or source.startswith("."):
-        raise UserError(f"there is no run or model folder '{source}'; a named size is possible too, such as gpt2")
+        near = beside(source)
+        hint = f". Did you mean '{near}'?" if near else "; a named size is possible too, such as gpt2"
+        raise UserError(f"there is no run or model folder '{source}'{hint}")
     config = models.find_size(source)
     return config.replace(vocab=vocab or config.vocab or BPE_VOCAB)
 
