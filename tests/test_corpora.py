@@ -197,8 +197,14 @@ def test_a_folder_with_train_and_test_files_keeps_them_and_says_that_it_has_no_v
     corpus = open_corpus(str(tmp_path))
     assert list(corpus.documents("train")) == ["to learn from"]
     assert list(corpus.documents("test")) == ["to be tested on"]
-    with pytest.raises(UserError, match=r"has no validation split. It has: train, test."):
+    with pytest.raises(UserError, match=r"has no validation split. It has: train, test. Put a file .* named after"):
         corpus.documents("validation")
+
+
+def test_a_text_too_short_for_a_split_says_what_gives_it_one(tmp_path):
+    (tmp_path / "tiny.txt").write_text("hello\n")
+    with pytest.raises(UserError, match=r"has no validation split. It has: train. .* give a longer text"):
+        open_corpus(str(tmp_path / "tiny.txt")).documents("validation")
 
 
 def test_a_pipe_is_read_once_and_split_like_a_file(tmp_path, monkeypatch):

@@ -37,6 +37,8 @@ class Corpus:
     """Every document after its split, in one reading, where any split by itself takes a reading of everything."""
     volume: Callable[[], float] = lambda: math.nan
     """About how many bytes of text there are, known without reading them; NaN where nobody knows."""
+    remedy: str = ""
+    """What gives it a split that it lacks."""
     _measures: dict[str, Measure] = field(default_factory=dict, repr=False)
 
     @property
@@ -50,7 +52,8 @@ class Corpus:
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         if split not in self.splits:
-            raise UserError(f"{self.name} has no {split} split. It has: {', '.join(self.splits)}.")
+            hint = f" {self.remedy}" if self.remedy else ""
+            raise UserError(f"{self.name} has no {split} split. It has: {', '.join(self.splits)}.{hint}")
         return (text for text in self.read(split) if text)
 
     def stream(self) -> Iterator[tuple[str, str]]:

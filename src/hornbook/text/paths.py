@@ -19,6 +19,9 @@ NAMED["test"] = "test"
 LONG = 20_000
 """Characters from which a text is cut into blocks, so that there are documents to compare."""
 
+MORE = "Each needs text of its own: give a longer text, or more documents that differ."
+NAME_IT = "Put a file or a folder into it that is named after that split."
+
 
 def path_corpus(path: str, column: str) -> Corpus:
     """The corpus at a path. A folder with train, validation or test files or folders keeps those splits; all else is
@@ -34,7 +37,7 @@ def path_corpus(path: str, column: str) -> Corpus:
     volume = partial(text_volume, [file for files in named.values() for file in files] if "train" in named else found)
     if "train" in named:
         read = lambda split: _read_split(named[split], column)  # noqa: E731
-        return Corpus(name, licence, source, read, lambda: tuple(named), volume=partial(volume, column))
+        return Corpus(name, licence, source, read, lambda: tuple(named), volume=partial(volume, column), remedy=NAME_IT)
     documents = cache(lambda: _Documents(found, column))
     return _split_by_hash(name, licence, source, documents, partial(volume, column))
 
@@ -97,7 +100,7 @@ def _split_by_hash(
     name: str, licence: str, source: str, documents: Callable[[], _Documents], volume: Callable[[], float]
 ) -> Corpus:
     read, splits = (lambda split: documents().split(split)), (lambda: documents().splits)
-    return Corpus(name, licence, source, read, splits, lambda: documents().all(), volume)
+    return Corpus(name, licence, source, read, splits, lambda: documents().all(), volume, MORE)
 
 
 def _find(path: str) -> list[str]:
