@@ -68,7 +68,12 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return f"{processor()}, {cores()} cores, {torch.get_num_threads()} threads"
+    return f"{processor()}, {number_of(cores(), 'core')}, {number_of(torch.get_num_threads(), 'thread')}"
+
+
+def number_of(count: int, word: str) -> str:
+    """2 threads, 1 thread."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def versions() -> dict[str, str]:

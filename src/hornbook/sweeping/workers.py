@@ -44,7 +44,8 @@ def sweep(settings: Sweep) -> dict[str, Any]:
         settings = shared_out(settings)
         _, folder, study = prepare(settings)
         crew = by_ray if settings.engine == "ray" else by_processes
-        say(f"{settings.workers} workers, {settings.threads} threads each; what they say is in {folder / LOGS}")
+        threads = machine.number_of(settings.threads or 1, "thread")
+        say(f"{settings.workers} workers, {threads} each; what they say is in {folder / LOGS}")
         with Bar("sweep") as bar, deferred_interrupts() as asked:
             for _ in crew(settings, folder, asked):
                 bar.show(ended(study), settings.trials, f"{ended(study)} of {settings.trials} trials")

@@ -44,7 +44,7 @@ def choose(settings: Settings, model: LanguageModel, tokens: int, earlier: dict[
 def describe(settings: Learning) -> str:
     """The engine in one line."""
     if settings.device == "cpu":
-        parts = [f"{settings.threads} threads", "freed memory kept"]
+        parts = [machine.number_of(settings.threads or 1, "thread"), "freed memory kept"]
     else:
         parts = [str(settings.device)]
     parts += [settings.precision, f"{settings.attention} attention"]
