@@ -29,6 +29,7 @@ from hornbook.inspection.names import form, spans
 from hornbook.inspection.page import shown
 from hornbook.inspection.tree import leaves, parts_of
 from hornbook.text.tokenizer_training import train_tokenizer
+from terminal import on_terminal
 
 FAMILIES = models.families()
 
@@ -281,11 +282,19 @@ def test_a_narrow_terminal_cuts_nothing() -> None:
     console = Console(width=60, force_terminal=True, color_system=None)
     with console.capture() as capture:
         for block in shown(hornbook.inspect("gpt2")):
-            console.print(drawn(block))
+            console.print(drawn(block, console.width))
     assert "\u2026" not in capture.get()
     squeezed = re.sub(r"\s", "", capture.get())
     assert "124,439,808" in squeezed
     assert squeezed.count("12 x 768^2".replace(" ", "")) == 1
+
+
+def test_a_terminal_of_usual_width_breaks_no_name() -> None:
+    out = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal("inspect", "gpt2", "--names", columns=120))
+    assert max(map(len, out.splitlines())) <= 120
+    found = hornbook.inspect("gpt2")
+    words = {word for name in found.names for word in (name.theirs, *name.ours)}
+    assert words <= set(out.split())
 
 
 def test_json_holds_layers_names_or_both(capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,5 +51,5 @@ def print_blocks(blocks: list[Block]) -> None:
     if not console.is_terminal:
         return print(plain(blocks))
     for block in blocks:
-        console.print(drawn(block))
+        console.print(drawn(block, console.width))
         console.print()

@@ -6,9 +6,14 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
+
+GAP = 2
+"""Spaces behind a column."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,37 @@ def lines(grid: Grid) -> list[str]:
     ]
 
 
-def drawn(block: Block) -> Table | Text:
-    """A block for a terminal; what is too wide goes on in the next line."""
+def drawn(block: Block, width: int) -> Table | Text:
+    """A block for a terminal; what is too wide goes on in the next line, whole words first of all."""
     if isinstance(block, str):
         return Text(block)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    widths = fitted(block, width - GAP * len(block.heads))
     for place, head in enumerate(block.heads):
         right = place >= len(block.heads) - block.figures
-        table.add_column(Text(head), justify="right" if right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(Text(head), justify=justify, overflow="fold", width=widths[place] if widths else None)
     for row in block.rows:
         table.add_row(*map(Text, row), style="bold" if row[0] == "total" else None)
     return table
+
+
+def fitted(grid: Grid, room: int) -> list[int] | None:
+    """Widths of the columns in which no word is broken; None where there are none. The widest that can gives way."""
+    columns = list(zip(grid.heads, *grid.rows, strict=True))
+    widths, least = ([max(map(size, column)) for column in columns] for size in (cell_len, longest_word))
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        place = max((i for i in range(len(widths)) if widths[i] > least[i]), key=widths.__getitem__)
+        widths[place] -= 1
+    return widths
+
+
+def longest_word(cell: str) -> int:
+    """Its width, with the cell's indentation before it."""
+    indentation = len(cell) - len(cell.lstrip())
+    return indentation + max(map(cell_len, cell.split()), default=0)
 
 
 def wrapped(text: str) -> str:
