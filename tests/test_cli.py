@@ -217,6 +217,15 @@ def test_generate_streams_after_its_prompt_and_repeats_with_its_seed(
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_several_samples_are_numbered_for_they_may_hold_blank_lines(
+    capfd: pytest.CaptureFixture[str], runs: dict[str, str]
+) -> None:
+    main(["generate", runs["trigram"], "The ", "--tokens", "20", "--samples", "2"])
+    out = capfd.readouterr().out
+    assert out.startswith("--- sample 1 of 2\nThe ")
+    assert len(re.findall(r"^--- sample \d of 2\nThe ", out, re.MULTILINE)) == 2
+
+
 def test_generate_reads_its_prompt_from_a_pipe(runs: dict[str, str]) -> None:
     command = [sys.executable, "-m", "hornbook", "generate", runs["trigram"], "--tokens", "5"]
     done = subprocess.run(command, input="A list", capture_output=True, text=True, check=True)

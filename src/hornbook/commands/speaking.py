@@ -27,8 +27,10 @@ def generate(settings: Generate) -> None:
     prompt = typed_in() if settings.prompt == "-" else settings.prompt
     if not settings.chat and (note := unfamiliar(model, prompt_ids(model, prompt))):
         print(f"hornbook: {note}", file=sys.stderr)
-    for pieces in continuations(model, prompt, settings):
+    for number, pieces in enumerate(continuations(model, prompt, settings), start=1):
         begun = list(itertools.islice(pieces, 1))  # a model that cannot go on says so before anything is printed
+        if settings.samples > 1:
+            print(f"--- sample {number} of {settings.samples}")
         print("" if settings.chat or model.reads_source else prompt, end="")
         try:
             for piece in itertools.chain(begun, pieces):

@@ -82,6 +82,7 @@ class Generate(Speaking):
     stop: UseAppendAction[tuple[str, ...]] = ()
     """Text at which it ends, itself not shown; may be given several times."""
     samples: int = 1
+    """Answers to the same prompt; of several each is numbered."""
     beams: int = 1
     """Above 1: beam search, which carries so many texts along and gives out the likeliest ones it finds."""
     length_penalty: float = 1.0
