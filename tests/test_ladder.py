@@ -60,10 +60,13 @@ def test_a_ladder_that_cannot_be_finished_is_not_begun(text_folder: Path, tmp_pa
         assert not (tmp_path / "climb").exists()
 
 
-def test_the_same_command_again_measures_nothing_anew(climbed: Path, text_folder: Path) -> None:
+def test_the_same_command_again_measures_nothing_anew_and_says_so(
+    climbed: Path, text_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     stamps = {name: (climbed / name / "summary.json").stat().st_mtime_ns for name in RUNGS}
     main(command(text_folder, climbed))
     assert {name: (climbed / name / "summary.json").stat().st_mtime_ns for name in RUNGS} == stamps
+    assert f"{len(RUNGS)} of them finished in {climbed} (another --out begins anew)" in capfd.readouterr().err
 
 
 def test_a_ladder_of_other_settings_is_not_mixed_in(

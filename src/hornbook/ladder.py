@@ -47,7 +47,7 @@ def climb(settings: Ladder) -> list[Rung]:
     check_rungs(settings, folder, tokenizer)
     told = facts(settings, corpus, tokenizer)
     claim(folder, settings, "ladder.json", "a ladder", "is not a ladder", ("rungs",))
-    say(estimate(settings))
+    say(estimate(settings, folder))
     rungs = []
     for number, name in enumerate(settings.rungs, 1):
         say(f"[{number}/{len(settings.rungs)}] {name}")
@@ -111,12 +111,15 @@ def settings_of_rung(settings: Ladder, name: str, folder: Path) -> Train:
     )
 
 
-def estimate(settings: Ladder) -> str:
+def estimate(settings: Ladder, folder: Path) -> str:
     """How long it will take, before it starts: the budgets, and about 12 seconds a rung around them."""
-    learnt = [name for name in settings.rungs if not family(find_size(name).family).Model.counted]
-    seconds = 60 * settings.minutes * len(learnt) + 12 * len(settings.rungs)
+    left = [name for name in settings.rungs if not (folder / name / "summary.json").exists()]
+    learnt = [name for name in left if not family(find_size(name).family).Model.counted]
+    seconds = 60 * settings.minutes * len(learnt) + 12 * len(left)
     here = machine.describe(torch.device(settings.device or machine.pick_device()))
-    return f"{len(settings.rungs)} rungs on {settings.data}: about {duration(seconds)} on {here}"
+    done = len(settings.rungs) - len(left)
+    finished = f", {done} of them finished in {folder} (another --out begins anew)" if done else ""
+    return f"{len(settings.rungs)} rungs on {settings.data}{finished}: about {duration(seconds)} on {here}"
 
 
 def facts(settings: Ladder, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
