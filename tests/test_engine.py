@@ -366,6 +366,11 @@ def test_what_was_chosen_before_is_not_measured_again(monkeypatch: pytest.Monkey
     assert (kept.precision, kept.batch, kept.threads) == (measured.precision, 4, measured.threads)
 
 
+@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread,"), (2, "2 threads,")])
+def test_the_engine_s_line_counts_its_threads(threads: int, told: str) -> None:
+    assert choices.describe(dataclasses.replace(SETTINGS, device="cpu", threads=threads)).startswith(told)
+
+
 @pytest.mark.parametrize(("minutes", "steps", "wanted"), [(1.0, None, "no"), (10.0, None, "yes"), (None, 3, "no")])
 def test_only_a_long_run_is_compiled(
     minutes: float | None, steps: int | None, wanted: str, monkeypatch: pytest.MonkeyPatch
