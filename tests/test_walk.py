@@ -229,7 +229,7 @@ def test_every_walk_can_be_shown_drawn_and_told(name: str) -> None:
     assert "tokens" in str(found)
     with Console(width=100, record=True, force_terminal=True, file=open("/dev/null", "w")) as console:
         for block in shown(found):
-            console.print(drawn(block))
+            console.print(drawn(block, console.width))
     told = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert [step["name"] for step in told["steps"]] == [step.name for step in found.steps]
     best = told["predictions"][0]["likeliest"]
