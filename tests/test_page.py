@@ -661,10 +661,10 @@ def test_everything_one_can_use_has_a_name(visit: Visit) -> None:
 @pytest.mark.parametrize("wanted", ["reduce", "no-preference"])
 def test_nothing_moves_where_that_is_asked_for(browser: Any, server: Running, wanted: str) -> None:
     with visiting(browser, server, reduced_motion=wanted) as visit:
-        visit.generate("The ", "slow", max_tokens="100", temperature="1")
-        visit.page.locator(".token").first.wait_for()
-        caret = "getComputedStyle(document.querySelector('[aria-busy=true]'), '::after').animationName"
-        assert visit.page.evaluate(caret) == ("none" if wanted == "reduce" else "blink")
+        visit.generate("The ", "slow", max_tokens="200", temperature="1")
+        caret = visit.page.locator("[aria-busy=true]").first
+        found = caret.evaluate("writing => getComputedStyle(writing, '::after').animationName")
+        assert found == ("none" if wanted == "reduce" else "blink")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -25,8 +25,8 @@ NUMBERS = (1, 8, 64, 256, 1024)
 INTRODUCTION = [
     "# Planning a run",
     "`hornbook plan llama-3-8b --tokens 15T --gpu h100:512 --recompute` says, before anything is started, whether a "
-    "model fits, what lies in each device's memory, how long training takes, what it costs, and how good the model will "
-    "be. Without `--gpu` it plans for this machine: in about three seconds it takes a few real steps, with the "
+    "model fits, what lies in each device's memory, how long training takes, what it costs, and how good the model "
+    "will be. Without `--gpu` it plans for this machine: in about three seconds it takes a few real steps, with the "
     "choices that `hornbook train` would make, of as much of the model as that allows. `--json` gives all of "
     "it to a program; in "
     'Python, `hornbook.plan("llama-3-8b", tokens="15T", gpu="h100:512", recompute=True)`.',
