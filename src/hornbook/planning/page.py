@@ -56,7 +56,7 @@ INTRODUCTION = [
     "On this machine memory is the peak resident one: that of the process, and the tensors' as counted, times what the "
     "allocator took in the probe beyond them. A compiled step is counted as 0.7 of an eager one, and the "
     "compiler's own memory is not counted. `benchmarks/plan_agreement.py` compares both figures with real runs: "
-    "of five, time was met within 12 %, memory within 16 %, and within 7 % by the constant that came of it "
+    "of five, time was met within 2 %, memory within 13 % "
     "([log](log.md)).",
 ]
 
