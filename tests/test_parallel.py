@@ -238,9 +238,10 @@ def test_compiled_blocks_learn_what_plain_ones_do(text: Path, tmp_path: Path, ho
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_named(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--parallel=shard", "--eval-every=1"]], ids=["at a step", "at an evaluation"])
+def test_a_worker_that_hangs_is_named(text: Path, tmp_path: Path, more: list[str]) -> None:
     run = tmp_path / "run"
-    started = several(2, command(text, run, 100_000, "--timeout=10"))
+    started = several(2, command(text, run, 100_000, "--timeout=10", *more))
     until(lambda: any((run / "checkpoints").glob("[0-9]*")), started)
     second = next(pid for pid in children_of(run) if rank(pid) == "1")
     os.kill(second, signal.SIGSTOP)

@@ -36,6 +36,7 @@ class Heartbeat:
 
     def beat(self, place: str) -> None:
         """Say where this process is."""
+        self.place, self.since = place, time.monotonic()
         if self.store is not None:
             self.store.set(f"{KEY}/{self.rank}", json.dumps([self.step, place, time.time()]))
 
@@ -50,17 +51,16 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Within, others are waited for. UserError with who is missing, where that takes too long."""
-        began = time.monotonic()
+        """Within, others are waited for. UserError with who is missing, where that takes too long. May be nested."""
+        before = self.place
         self.beat(place)
         try:
             yield
         except RuntimeError as error:
             if not left_alone(error):
                 raise
-            waited = time.monotonic() - began
-            raise UserError(self.told(place, waited, str(error))) from error
-        self.beat("between steps")
+            raise UserError(self.told(self.place, time.monotonic() - self.since, str(error))) from error
+        self.beat(before)
 
     def told(self, place: str, waited: float, error: str) -> str:
         """What the others were doing when a collective failed: those first who have done nothing for longest."""

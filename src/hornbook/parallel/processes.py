@@ -104,7 +104,8 @@ class Processes:
         if self.mesh is None:
             return [value]
         found = [torch.empty_like(value) for _ in range(self.size)]
-        dist.all_gather(found, value.contiguous())
+        with self.heart.at("gathering"):
+            dist.all_gather(found, value.contiguous())
         return found
 
     def wait(self) -> None:
@@ -146,7 +147,8 @@ def joined(device: str, how: str = "data", tensor: int = 1, timeout: float = 600
     try:
         heart = Heartbeat(rank, size, timeout)
         mesh = init_device_mesh(kind, shape, mesh_dim_names=DIMENSIONS)
-        yield Processes(rank, size, mesh, heart)
+        with heart.at("between steps"):  # what no place within names
+            yield Processes(rank, size, mesh, heart)
         heart.at_rest()
     finally:
         dist.destroy_process_group()

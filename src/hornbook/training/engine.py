@@ -81,7 +81,8 @@ class Engine:
                 if not out_of_memory(error):
                     raise
                 self.shrink()
-        self.norm = total_norm([p.grad for p in self.parameters if p.grad is not None]) / scale
+        with self.processes.heart.at("adding up"):
+            self.norm = total_norm([p.grad for p in self.parameters if p.grad is not None]) / scale
         return self.processes.summed(loss), self.norm
 
     def backward(self, group: Group, scale: float = 1.0) -> Tensor:

@@ -102,7 +102,8 @@ def fit(
             due = course.evaluation_due(before)
             if due or course.progress >= 1:
                 course.settle()
-                found = watch.evaluate(state)
+                with engine.processes.heart.at("evaluating"):
+                    found = watch.evaluate(state)
                 better = found < (state.best, state.best_loss)
                 if better:
                     state.best, state.best_loss = found
@@ -152,7 +153,8 @@ class Course:
         factor, first = self.factor(), state.step * self.settings.accumulate
         reason = self.judge(float(loss), float(norm), first) if self.at_once else None
         if reason is None:
-            self.engine.apply(factor, scale)
+            with self.engine.processes.heart.at("updating weights"):
+                self.engine.apply(factor, scale)
         else:
             self.engine.drop()
         state.step += 1
