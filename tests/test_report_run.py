@@ -367,6 +367,8 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
     (model / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"model is no run, and holds none: there is no metrics\.jsonl"):
         open_records([model])
+    with pytest.raises(UserError, match=r"Did you mean 'model'\?"):
+        open_records([tmp_path / "modle"])
     make(tmp_path / "x")
     (tmp_path / "x" / "summary.json").write_text("[]")
     with pytest.raises(UserError, match="holds a JSON list, not an object"):

@@ -117,11 +117,21 @@ def test_what_cannot_be_swept_over_is_told_in_one_line(over: tuple[str, ...], to
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_line_tells_it_before_any_work(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        (["--over", "lr=1.."], "cannot be read"),
+        (["--over", "steps=3,4", "--minutes", "1"], "--steps and --minutes are lengths of the same run: give one"),
+        (["--over", "steps=3,4", "--over", "epochs=1,2"], "--steps and --epochs are lengths of the same run: give one"),
+    ],
+)
+def test_the_command_line_tells_it_before_any_work(
+    over: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["sweep", "rnn", "--over", "lr=1..", "--out", str(tmp_path / "s")])
+        main(["sweep", "rnn", *over, "--out", str(tmp_path / "s")])
     assert stop.value.code == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 

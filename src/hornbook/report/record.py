@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hornbook.errors import UserError
+from hornbook.errors import UserError, guess
 from hornbook.evaluation.references import Reference, references
 from hornbook.log import METRICS, read_log
 from hornbook.report import wording
@@ -130,7 +130,8 @@ def open_records(paths: Iterable[str | Path]) -> list[Record]:
 def run_folders(folder: Path) -> list[Path]:
     """The folder itself, or the runs of a ladder in their order, or any runs in it. UserError where there are none."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give a run, or a folder of runs, such as runs/x")
+        near = guess(folder.name, [path.name for path in folder.parent.glob("*/")])
+        raise UserError(f"{folder} is no folder: give a run, or a folder of runs, such as runs/x.{near}")
     if is_run(folder):
         return [folder]
     rungs = read_object(folder / "ladder.json").get("rungs") if (folder / "ladder.json").exists() else None

@@ -22,7 +22,7 @@ from hornbook.sweeping.study import TRIALS, name_of, next_trial, open_study, opt
 from hornbook.sweeping.telling import found_by
 from hornbook.training.callbacks import Callback, Moment
 from hornbook.training.origin import short_name
-from hornbook.training.pretrain import resolve, train
+from hornbook.training.pretrain import resolve, train, with_length
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -46,6 +46,7 @@ def prepare(settings: Sweep) -> tuple[list[Dimension], Path, Study]:
         raise UserError("a sweep does not run under torchrun: --workers 2 has several processes try settings")
     dimensions, folder = space(settings), folder_of(settings)
     resolve(train_settings(settings, {}))
+    with_length(train_settings(settings, {one.name: one.ends[0] for one in dimensions}), 1.0)
     if "data" not in (one.name for one in dimensions):
         open_data(settings.data, settings.column)
     return dimensions, folder, open_study(settings, folder)
