@@ -13,6 +13,7 @@ import torch
 from helpers import stream, tiny_model
 from hornbook import models
 from hornbook.checkpoint import load, save_model
+from hornbook.cli import main
 from hornbook.errors import UserError
 from hornbook.evaluation.harness import harness
 from hornbook.layers.model import LanguageModel
@@ -162,7 +163,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(
         "hornbook.evaluation.harness.task_manager",
-        lambda include: TaskManager(include_path=str(include), include_defaults=False),
+        lambda include: TaskManager(include_path=str(include or folder), include_defaults=False),
     )
     folder = tmp_path / "tasks"
     folder.mkdir()
@@ -194,6 +195,32 @@ def test_a_task_s_results_are_those_that_the_harness_finds_by_itself(tmp_path: P
                 nats = [[found[0][0] for found in sample["resps"]] for sample in (mine, other)]
                 assert nats[0] == pytest.approx(nats[1], abs=NEAR)
     assert "|tiny_choice|" in ours.table.replace(" ", "")
+
+
+@pytest.mark.parametrize("words", [["tiny_choice,other"], ["tiny_choice", "other"], ["tiny_choice,", "other"]])
+def test_names_of_tasks_go_to_the_harness_with_commas_or_spaces_between_and_so_does_the_batch(
+    words: list[str], tmp_path: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hornbook.evaluation import harness_model
+
+    batches = []
+
+    class Watched(harness_model.HarnessModel):
+        def __init__(self, model: LanguageModel, batch: int) -> None:
+            super().__init__(model, batch)
+            batches.append(batch)
+
+    monkeypatch.setattr(harness_model, "HarnessModel", Watched)
+    (tasks / "other.yaml").write_text(json.dumps(settings(tmp_path, "other")), encoding="utf-8")
+    folder = make(tmp_path / "run", "gpt2", False)
+    main(["evaluate", str(folder), "--harness", *words, "--batch", "2", "--device", "cpu", "--json"])
+    assert set(json.loads(capsys.readouterr().out)) == {"tiny_choice", "other"}
+    assert batches == [2]
+
+
+def test_no_name_at_all_is_no_task_of_the_harness(tmp_path: Path, tasks: Path) -> None:
+    with pytest.raises(UserError, match="no task of lm-evaluation-harness is named"):
+        harness("runs/x", [","], include=tasks)
 
 
 def test_a_loaded_model_is_scored_on_a_few_items(tmp_path: Path, tasks: Path) -> None:

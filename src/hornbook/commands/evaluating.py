@@ -118,7 +118,7 @@ def evaluate_harness(settings: Evaluate) -> None:
     """`hornbook evaluate RUN --harness hellaswag`."""
     from hornbook.evaluation.harness import harness
 
-    found = harness(settings.run, settings.harness, settings.limit, device=settings.device)
+    found = harness(settings.run, settings.harness, settings.limit, batch=settings.batch, device=settings.device)
     print(json.dumps(found.figures) if settings.json else found.table)
 
 

@@ -38,7 +38,7 @@ class Evaluate:
     baselines: bool = True
     """Tasks: score beside the model what knows nothing, on the same examples."""
     harness: tuple[str, ...] = ()
-    """Tasks of EleutherAI's lm-evaluation-harness instead, run by it: hellaswag arc_easy."""
+    """Tasks of EleutherAI's lm-evaluation-harness instead, run by it: hellaswag arc_easy, or hellaswag,arc_easy."""
     text: UseAppendAction[tuple[str, ...]] = ()
     """A sentence to score by itself, token by token; may be given several times."""
     protocol: Literal["honest", "tutorial"] = "honest"

@@ -42,11 +42,11 @@ def harness(
 ) -> HarnessScores:
     """Score a run, or a model with its tokeniser, on tasks of the harness.
 
-    `tasks` are names (with * for several), or a task's settings themselves; `include` is a folder of YAML files with
-    more of them. `limit` counts items of each task (0: all), `fewshot` the examples before each, where the task's own
-    number is not wanted. With `chat` the questions go through the model's chat template. `seed` draws the examples.
-    The model is left in the mode it came in. Raises UserError for a task that is unknown or whose data cannot be had,
-    an encoder, and where the harness is missing.
+    `tasks` are names (with * for several; commas between names do as well), or a task's settings themselves; `include`
+    is a folder of YAML files with more of them. `limit` counts items of each task (0: all), `fewshot` the examples
+    before each, where the task's own number is not wanted. With `chat` the questions go through the model's chat
+    template. `seed` draws the examples. The model is left in the mode it came in. Raises UserError for a task that is
+    unknown or whose data cannot be had, an encoder, and where the harness is missing.
     """
     try:
         from lm_eval import simple_evaluate
@@ -55,7 +55,7 @@ def harness(
         from hornbook.evaluation.harness_model import HarnessModel
     except ImportError:
         raise missing_extra("lm-eval", "eval", "lm-evaluation-harness") from None
-    manager = task_manager(include)
+    tasks, manager = separated(tasks), task_manager(include)
     known(tasks, manager)
     model = load(run, device or machine.pick_device(), text=True) if isinstance(run, str) else run
     seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), seed)
@@ -63,7 +63,7 @@ def harness(
     try:
         found = simple_evaluate(
             HarnessModel(model, batch),
-            tasks=list(tasks),
+            tasks=tasks,
             num_fewshot=fewshot,
             limit=limit or None,
             apply_chat_template=chat,
@@ -88,6 +88,16 @@ def task_manager(include: str | Path | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(include) if include else None)
+
+
+def separated(tasks: Sequence[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
+    """The tasks one by one, also where a name is several with commas or spaces between. UserError for none."""
+    found: list[str | dict[str, Any]] = []
+    for task in tasks:
+        found += task.replace(",", " ").split() if isinstance(task, str) else [task]
+    if not found:
+        raise UserError("no task of lm-evaluation-harness is named: hellaswag, arc_easy, ...")
+    return found
 
 
 def known(tasks: Sequence[str | dict[str, Any]], manager: Any) -> None:
