@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from folders import folder_of, speaking
 from helpers import EOS, PAD, tiny_model
 from hornbook import models
 from hornbook.adapt.lora import adapt, merge
 from hornbook.adapt.quantization import prepare, quantization_of
 from hornbook.checkpoint import load, save_model
+from hornbook.cli import main
 from hornbook.config import Adapter
 from hornbook.errors import UserError
 from hornbook.formats.config_json import read_config
@@ -90,6 +93,23 @@ def test_a_classifier_predicts_no_tokens_and_says_so() -> None:
     for attempt in (lambda: model(ROWS), lambda: Engine(model), lambda: model.require_tokens()):
         with pytest.raises(UserError, match="tells classes apart"):
             attempt()
+
+
+SAID = {"gpt2": "tells classes apart", "bert": "fills in gaps"}
+
+
+@pytest.mark.parametrize("family", SAID)
+@pytest.mark.parametrize("command", [["generate", "RUN", "a"], ["chat", "RUN"], ["serve", "RUN", "--port", "0"]])
+def test_what_writes_text_refuses_a_classifier_in_one_line(
+    family: str, command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    folder = folder_of(give_class_head(speaking(family), LABELS), tmp_path / "m")
+    with pytest.raises(SystemExit) as stop:
+        main([str(folder) if word == "RUN" else word for word in command])
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("hornbook: ")]
+    assert stop.value.code == 2
+    assert SAID[family] in line
 
 
 def test_a_counted_model_gets_no_class_head() -> None:

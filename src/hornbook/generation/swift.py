@@ -34,8 +34,10 @@ def quicken(model: LanguageModel) -> None:
     """Let generation with this model use the kernels, from now on with the weights that it has.
 
     An adapter on a plain model is merged. Nothing else changes: many tokens, and whatever needs gradients, take the
-    plain way. Hooks inside see only that.
+    plain way. Hooks inside see only that. A model that tells classes apart is left as it is.
     """
+    if model.class_head is not None:
+        return
     if model.adapter is not None and model.quantization is None:
         merge(model)
     if model.counted or kernels.library() is None:
