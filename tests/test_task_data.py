@@ -94,11 +94,10 @@ def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pa
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([{"text": f"t {n}", "label": "a"} for n in range(9)], "all 9 labels in .* are 'a': two classes at least"),
         ([{"text": f"t {n}", "label": n} for n in range(1001)], "1,001 different labels, more than 1,000"),
         ([{"text": "", "label": "a"}, {"text": "  ", "label": "b"}], "no example in .* has text"),
         ([{"text": "one", "label": "a"}, {"text": "two", "label": "b"}], "2 different examples"),
-        ([{"text": "one", "label": "a"}], "all 1 labels"),
+        ([{"text": "one", "label": "a"}], "1 different example:"),
         ([{"text": "one", "label": "a"}, {"text": "two"}], "line 2 of .* has no label"),
         ([{"text": 3, "label": "a"}], "holds int, not text"),
         ([{"text": "\ud800", "label": "a"}], "half a surrogate"),

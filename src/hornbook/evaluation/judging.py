@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from hornbook.data.packing import Piece, stacked
 from hornbook.errors import UserError, listing
 from hornbook.evaluation.choices import choice_log_probs, padded
 from hornbook.evaluation.score import require_causal
-from hornbook.generation.answers import Request
+from hornbook.generation.answers import Answer, Request
 from hornbook.generation.engine import Engine
 from hornbook.layers.class_head import judged_places
 from hornbook.layers.model import LanguageModel
@@ -39,6 +39,7 @@ class Judged:
     task: Task
     split: str
     examples: list[Any]
+    """Those that fit; how many did not is in the note."""
     outputs: list[Any]
     baselines: dict[str, list[Any]] = field(default_factory=dict)
     """Outputs of those who know nothing, by name."""
@@ -116,17 +117,26 @@ def judge(
 ) -> Judged:
     """Put the first `limit` examples of a split (0: all) to a model, which is left in the mode it came in.
 
-    UserError for a split without examples, and a model that cannot do such a task.
+    UserError for a split without examples, or of which none fits, and a model that cannot do such a task.
     """
     examples = list(islice(task.examples(split), limit or None))
     if not examples:
         raise UserError(f"there is no example in the {split} split of {task.name}")
     found = put(model, task, split, examples, context, cut, show)
+    if not found.examples:
+        raise UserError(f"none of the {len(examples):,} examples of {task.name} fits: {found.note}")
     if not baselines or not task.baselines:
         return found
-    train = list(task.examples("train")) if task.kind is Labelled and "train" in task.splits else []
+    made, note = compared(task, split, found.examples)
+    return replace(found, baselines=made, note="; ".join(filter(None, [found.note, note])))
+
+
+def compared(task: Task, split: str, examples: list[Any]) -> tuple[dict[str, list[Any]], str]:
+    """The baselines' outputs on examples of a split, and what is to be said of them."""
+    own = split in ("train", "all")
+    train = list(task.examples(split if own else "train")) if task.kind is Labelled else []
     made = {name: make(train, examples) for name, make in task.baselines.items()}
-    return Judged(task, split, examples, found.outputs, made, found.note, found.tokens, found.ended)
+    return made, "baselines learn from the other rows of the same split" if own and train else ""
 
 
 def put(
@@ -149,29 +159,37 @@ def put(
         else:
             outputs = WAYS[task.kind](model, lessons, examples, show)
     model.train(was_training)
-    return Judged(
-        task,
-        split,
-        examples,
-        outputs,
-        note=lessons.counts.told(lessons.cut, lessons.context),
-        tokens=tokens,
-        ended=ended,
-    )
+    answered = [(example, output) for example, output in zip(examples, outputs, strict=True) if output is not None]
+    examples, outputs = [example for example, _ in answered], [output for _, output in answered]
+    return Judged(task, split, examples, outputs, note=told(lessons, examples), tokens=tokens, ended=ended)
+
+
+def told(lessons: Lessons, examples: Sequence[Any]) -> str:
+    """What was cut, left out, or cannot be right."""
+    said = [lessons.counts.told("tail" if lessons.task.kind in (Choice, LastWord) else lessons.cut, lessons.context)]
+    known = lessons.config.labels
+    if lessons.task.kind is Labelled and (strange := [e.label for e in examples if e.label not in known]):
+        said.append(
+            f"{len(strange):,} examples are of classes that this model was not taught ({listing(sorted(set(strange)))})"
+            " and count as mistakes"
+        )
+    return "; ".join(filter(None, said))
 
 
 def classified(
     model: LanguageModel, lessons: Lessons, examples: Sequence[Labelled], show: Show
 ) -> list[dict[str, float]]:
-    """The probabilities of the model's labels. UserError for a model without a class head, or with other labels."""
+    """The probabilities of the model's labels. UserError for a model without a class head, or none of these labels."""
     labels = model.config.labels
     if not labels:
         raise UserError(
             f"this model predicts tokens, and tells no classes apart: teach it, as in hornbook finetune RUN "
             f"{lessons.task.name}"
         )
-    if other := sorted({example.label for example in examples} - set(labels)):
-        raise UserError(f"the labels {listing(other)} are none that this model was taught: {listing(labels, 20)}")
+    if not (wanted := {example.label for example in examples}) & set(labels):
+        raise UserError(
+            f"the labels {listing(sorted(wanted))} are none that this model was taught: {listing(labels, 20)}"
+        )
     rows = [lessons.text_ids(example.text) for example in examples]
     lessons.counts.read += len(rows)
     found: dict[int, dict[str, float]] = {}
@@ -192,42 +210,47 @@ def chosen(model: LanguageModel, lessons: Lessons, examples: Sequence[Choice], s
 
 
 def finished(model: LanguageModel, lessons: Lessons, examples: Sequence[LastWord], show: Show) -> list[Any]:
-    """(log-probability of the last word, whether it is what the likeliest tokens say). As the harness encodes it."""
+    """(log-probability of the last word, whether it is what the likeliest tokens say); None for a word that nothing
+    comes before. As the harness encodes it."""
     require_causal(model)
-    pieces = []
-    for example in examples:
-        prompt = model.tokenizer.encode(example.prompt)
-        whole = model.tokenizer.encode(f"{example.prompt} {example.word}")[-model.config.context - 1 :]
-        scored = max(1, len(whole) - len(prompt))
-        piece = lessons.learnt(whole[: len(whole) - scored], whole[len(whole) - scored :])
-        assert piece is not None
-        pieces.append(piece)
-    return [(nats, right) for nats, _, right in read(model, pieces, show)]
+    pieces = counted(lessons, (last_word(model, lessons, example) for example in examples))
+    scores = iter(read(model, [piece for piece in pieces if piece is not None], show))
+    return [None if piece is None else next(scores)[::2] for piece in pieces]
 
 
-def offered(lessons: Lessons, examples: Sequence[Any]) -> list[Piece | None]:
-    """The pieces of examples, None for those that do not fit, which are counted."""
-    pieces = [lessons.piece(example) for example in examples]
-    lessons.counts.read += len(pieces)
-    lessons.counts.skipped += sum(piece is None for piece in pieces)
-    return pieces
+def last_word(model: LanguageModel, lessons: Lessons, example: LastWord) -> Piece | None:
+    """The end of a text that fits, of which the last word is asked."""
+    prompt = model.tokenizer.encode(example.prompt)
+    ids = model.tokenizer.encode(f"{example.prompt} {example.word}")
+    whole = ids[-lessons.context - 1 :]
+    lessons.counts.cut += len(whole) < len(ids)
+    word = min(max(1, len(ids) - len(prompt)), len(whole) - 1)
+    return lessons.learnt(whole[: len(whole) - word], whole[len(whole) - word :])
+
+
+def counted(lessons: Lessons, pieces: Iterable[Piece | None]) -> list[Piece | None]:
+    """Pieces, None for an example that does not fit, all of which are counted."""
+    found = list(pieces)
+    lessons.counts.read += len(found)
+    lessons.counts.skipped += sum(piece is None for piece in found)
+    return found
 
 
 def discussed(model: LanguageModel, lessons: Lessons, examples: Sequence[Dialogue], show: Show) -> list[Any]:
-    """(log-probability of the assistant's turns, their tokens); what does not fit counts nothing."""
+    """(log-probability of the assistant's turns, their tokens); None for what does not fit."""
     require_causal(model)
-    pieces = offered(lessons, examples)
+    pieces = counted(lessons, map(lessons.piece, examples))
     scores = iter(read(model, [piece for piece in pieces if piece is not None], show))
-    return [(0.0, 0) if piece is None else next(scores)[:2] for piece in pieces]
+    return [None if piece is None else next(scores)[:2] for piece in pieces]
 
 
 def preferred(model: LanguageModel, lessons: Lessons, examples: Sequence[Preference], show: Show) -> list[Any]:
-    """(log-probability of the better answer, of the other one), less a reference's where the pieces have one."""
+    """(log-probability of the better answer, of the other one); None for what does not fit."""
     require_causal(model)
-    pieces = offered(lessons, examples)
+    pieces = counted(lessons, map(lessons.piece, examples))
     halves = [half for piece in pieces if piece is not None for half in pair(piece)]
     scores = iter(read(model, halves, show))
-    return [(0.0, 0.0) if piece is None else (next(scores)[0], next(scores)[0]) for piece in pieces]
+    return [None if piece is None else (next(scores)[0], next(scores)[0]) for piece in pieces]
 
 
 def pair(piece: Piece) -> tuple[Piece, Piece]:
@@ -246,21 +269,27 @@ WAYS: dict[type, Callable[[LanguageModel, Lessons, Any, Show], list[Any]]] = {
 
 def written(
     model: LanguageModel, lessons: Lessons, examples: Sequence[Asked], show: Show
-) -> tuple[list[str], int, int]:
-    """Greedy answers, how many tokens they have together, and how many ended by themselves."""
+) -> tuple[list[str | None], int, int]:
+    """Greedy answers, None where the prompt leaves no room; how many tokens they have together, and how many ended by
+    themselves."""
     require_causal(model)
     engine, ends = Engine(model, rows=ROWS), frozenset({lessons.end})
-    answers = []
+    answers: list[Answer | None] = []
     for example in examples:
         prompt, source = lessons.prompt(example)
         lessons.counts.read += 1
         room = min(lessons.task.tokens, model.config.context - len(prompt) + source)
-        answers.append(engine.submit(Request(prompt, room, GREEDY, stop_tokens=ends, source=source)))
-    while any(answer.finish is None for answer in answers):
+        fits = room > 0 and source <= model.config.context
+        lessons.counts.skipped += not fits
+        wanted = Request(prompt, room, GREEDY, stop_tokens=ends, source=source)
+        answers.append(engine.submit(wanted) if fits else None)
+    begun = [answer for answer in answers if answer is not None]
+    while any(answer.finish is None for answer in begun):
         engine.step()
-        show(sum(answer.finish is not None for answer in answers), len(answers))
-    tokens = sum(len(answer.new) for answer in answers)
-    return [answer.text.strip() for answer in answers], tokens, sum(answer.finish == "stop" for answer in answers)
+        show(sum(answer.finish is not None for answer in begun), len(begun))
+    tokens = sum(len(answer.new) for answer in begun)
+    texts = [None if answer is None else answer.text.strip() for answer in answers]
+    return texts, tokens, sum(answer.finish == "stop" for answer in begun)
 
 
 def read(model: LanguageModel, pieces: Sequence[Piece], show: Show) -> list[tuple[float, int, bool]]:

@@ -11,6 +11,7 @@ from hornbook.atomic import write_json
 from hornbook.evaluation.judging import Judged
 from hornbook.scoring.classes import calibration_curve, confusion
 from hornbook.tasks import Asked, Choice, Dialogue, Labelled, LastWord, Preference
+from hornbook.tasks.classify import class_names, complete
 
 LONGEST = 600
 """Characters of a text that are shown."""
@@ -85,8 +86,9 @@ def details(judged: Judged) -> dict[str, Any]:
     found = judged.summary() | {"mistakes": mistakes(judged, KEPT), "lengths": lengths(judged)}
     found["mark"] = next(iter(judged.marks[0]))
     if judged.task.kind is Labelled:
-        labels = list(judged.outputs[0])
-        chances = [[output[label] for label in labels] for output in judged.outputs]
+        known = [complete(output, class_names(judged.examples)) for output in judged.outputs]
+        labels = list(known[0])
+        chances = [[output[label] for label in labels] for output in known]
         truth = [example.label for example in judged.examples]
         matrix = confusion(chances, labels, truth).tolist()
         curve = [vars(point) for point in calibration_curve(chances, labels, truth)]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hornbook.config import Evaluate, Finetune
 from hornbook.errors import UserError, unknown
+from hornbook.progress import say
 from hornbook.small_files import read_object
 from hornbook.tasks import Source, Task, open_task, require_packages, task_names, task_of_file
+from hornbook.text.files import TABLES, form_of
 
 OWN = ("task", "columns", "target", "options")
 """Fields of Finetune that say how a file is read."""
@@ -52,6 +57,8 @@ def settled(settings: Evaluate) -> tuple[Evaluate, Task | None]:
     known = taught(settings.run)
     data = settings.data or known.get("data") or "python-docs"
     changes: dict[str, Any] = {"data": data}
+    if known and not settings.data and gone(data):
+        raise UserError(f"{data}, from which {settings.run} was taught, is gone: name a file to evaluate it on")
     own = bool(known) and same_place(data, str(known["data"]))
     is_task = named_task(data) is not None or settings.task is not None or bool(settings.columns)
     if known and Path(data).expanduser().exists() and not settings.text:
@@ -75,10 +82,19 @@ def settled(settings: Evaluate) -> tuple[Evaluate, Task | None]:
     settings = dataclasses.replace(settings, **changes)
     task = wanted_task(settings)
     require_packages(task, settings.baselines)
+    if own and named_task(data) is None:
+        compare_examples(task, known)
     split: Any = settings.split or ("test" if "test" in task.splits else task.splits[-1])
     if settings.split is None and named_task(data) is None and not own:
         split = "all"
     return dataclasses.replace(settings, split=split), task
+
+
+def compare_examples(task: Task, known: dict[str, Any]) -> None:
+    """Say where a file has changed since a run was taught from it: its rows may be in other splits now."""
+    examples = list(islice(task.examples("train"), known.get("examples") or None))
+    if known.get("examples_hash") not in (None, examples_hash(examples)):
+        say(f"{known['data']} has changed since this model was taught: what it is tested on it may have learnt from")
 
 
 def fitting(known: dict[str, Any], name: str) -> Any:
@@ -86,5 +102,18 @@ def fitting(known: dict[str, Any], name: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def gone(data: str) -> bool:
+    """Whether this names a table that is not there."""
+    return form_of(data) in TABLES and not Path(data).expanduser().exists()
+
+
 def same_place(one: str, other: str) -> bool:
     return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
+def examples_hash(examples: Iterable[Any]) -> str:
+    """Of what is learnt from, so that a run does not carry on, and is not measured, with something else unnoticed."""
+    whole = hashlib.sha256()
+    for example in examples:
+        whole.update(repr(example).encode("utf-8", "replace"))
+    return whole.hexdigest()

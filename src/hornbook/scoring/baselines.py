@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -72,7 +73,7 @@ def tfidf_logistic(
     if len(set(truth)) < 2:
         return majority(train, examples, labels)
     strength = STRENGTH if len(train) < FEW else best_strength(known, truth, seed)
-    model = classifier(strength).fit(known, truth)
+    model = fitted(strength, known, truth)
     found = model.predict_proba(vectors.transform([example.text for example in examples])) if examples else []
     places = [labels.index(label) for label in model.classes_]
     return in_columns(np.reshape(found, (len(examples), len(places))), places, len(labels)).tolist()
@@ -91,7 +92,7 @@ def best_strength(known: Any, truth: Any, seed: int) -> float:
     held, rest = order[: len(order) // 10], order[len(order) // 10 :]
     if len(set(truth[rest])) < 2:
         return STRENGTH
-    scores = {c: classifier(c).fit(known[rest], truth[rest]).score(known[held], truth[held]) for c in STRENGTHS}
+    scores = {c: fitted(c, known[rest], truth[rest]).score(known[held], truth[held]) for c in STRENGTHS}
     return max(scores, key=lambda c: scores[c])
 
 
@@ -104,10 +105,12 @@ def vectorizer(texts: int) -> Any:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, token_pattern=r"\w+", dtype=np.float32)
 
 
-def classifier(strength: float) -> Any:
+def fitted(strength: float, known: Any, truth: Any) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # it may be most of the examples here
+        return LogisticRegression(C=strength, max_iter=1000).fit(known, truth)
 
 
 def lead3(train: Sequence[Asked], examples: Sequence[Asked], field: str = "") -> list[str]:

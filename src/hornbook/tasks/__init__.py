@@ -105,6 +105,10 @@ class Source:
     """What a task alone understands: `protocol` of hellaswag, `from` and `to` of multi30k."""
 
 
+Baseline = Callable[[Sequence[Any], Sequence[Any]], list[Any]]
+"""(training examples, examples) -> their outputs."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Examples of one kind, and how outputs on them are judged."""
@@ -123,8 +127,8 @@ class Task:
     """(examples, outputs) -> scores that are no means over examples: BLEU, macro-F1."""
     signatures: Callable[[Sequence[Any], Sequence[Any]], dict[str, str]] | None = None
     """(examples, outputs) -> how such scores were reached, for figures whose name does not say it: BLEU."""
-    baselines: Mapping[str, Callable[[Sequence[Any], Sequence[Any]], list[Any]]] = field(default_factory=dict)
-    """Name -> (training examples, examples) -> their outputs."""
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    """By name."""
     needs: tuple[Package, ...] = ()
     """What its score and its figures cannot do without."""
     baselines_need: tuple[Package, ...] = ()

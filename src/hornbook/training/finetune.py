@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from itertools import islice
@@ -16,7 +15,7 @@ from hornbook import machine, models
 from hornbook.config import Finetune, Train
 from hornbook.data.packing import row_width
 from hornbook.errors import UserError
-from hornbook.evaluation.wanted import wanted_task
+from hornbook.evaluation.wanted import examples_hash, wanted_task
 from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons
@@ -66,7 +65,7 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
         work = TaskWork(settings, model, task, lessons.context, examples, pieces)
         settings = shorter_warmup(settings, work.per_epoch)
         say(f"{len(pieces):,} examples of {task.name}, {tokens:,} tokens, in rows of {width}: {work.told()}")
-        facts |= {"context_of_examples": lessons.context, "examples_hash": digest(examples)}
+        facts |= {"context_of_examples": lessons.context, "examples_hash": examples_hash(examples)}
         facts |= {"tokenizer_hash": model.tokenizer.hash, "task_name": task.name}
         about = {"model": settings.model, "data": settings.data, "task": task.name}
         if settings.find_lr:
@@ -91,6 +90,12 @@ def resolve(settings: Finetune) -> Finetune:
 
 def prepare(settings: Finetune, task: Task, examples: Sequence[Any]) -> tuple[LanguageModel, dict[str, Any]]:
     """A model that can learn the task, and what is known of where it came from."""
+    labels = class_names(examples) if task.kind is Labelled else ()
+    if len(labels) == 1:
+        raise UserError(
+            f"all {len(examples):,} labels to learn from in {settings.data} are '{labels[0]}': two classes at least "
+            "are needed"
+        )
     place = origin(settings.model)
     facts: dict[str, Any] = {}
     if place is None:
@@ -104,7 +109,6 @@ def prepare(settings: Finetune, task: Task, examples: Sequence[Any]) -> tuple[La
     torch.manual_seed(settings.seed)
     teach_pad(model, settings)
     if task.kind is Labelled:
-        labels = class_names(examples)
         if model.config.labels != labels:
             give_class_head(model, labels)
         if model.class_head is not None:
@@ -145,11 +149,3 @@ def shorter_warmup(settings: Finetune, per_epoch: float) -> Finetune:
     """At most a tenth of a run whose steps are known is warm-up."""
     steps = settings.steps or math.ceil((settings.epochs or 0) * per_epoch / settings.accumulate)
     return dataclasses.replace(settings, warmup=min(settings.warmup, math.ceil(steps / 10))) if steps else settings
-
-
-def digest(examples: Sequence[Any]) -> str:
-    """Of what is learnt from, so that a run does not carry on with something else."""
-    whole = hashlib.sha256()
-    for example in examples:
-        whole.update(repr(example).encode("utf-8", "replace"))
-    return whole.hexdigest()

@@ -96,7 +96,8 @@ class TaskWork:
     def sample(self) -> str | None:
         """What the model writes for the first validation example."""
         if self.task.kind is Asked:
-            return put(self.model, self.task, "validation", self.validation[:1], self.most, self.lessons.cut).outputs[0]
+            found = put(self.model, self.task, "validation", self.validation[:1], self.most, self.lessons.cut)
+            return next(iter(found.outputs), None)
         return None
 
     @torch.inference_mode()
