@@ -171,6 +171,29 @@ def test_rare_classes_count_as_much_as_frequent_ones_when_balanced() -> None:
     assert weights[0] * 9 + weights[1] == pytest.approx(10)
 
 
+def test_an_encoder_learns_balanced_classes_and_is_adapted(tmp_path: Path) -> None:
+    """A tenth of the reviews are good ones: to call all of them bad would be right nine times of ten."""
+    data = reviews(tmp_path / "r.csv", 200, skew=10)
+    run = tmp_path / "run"
+    balanced = {"class_weights": "balanced", "lr": 2e-3}
+    summary = finetune(settings(data, run, "bert-tiny", epochs=3, eval_every=15, **balanced))
+    assert summary["scores"]["figures"]["macro_f1"]["value"] > 0.8
+    assert json.loads((run / "train.json").read_text())["class_weights"] == "balanced"
+    first = next(line["loss"] for line in read_log(run) if "loss" in line)
+    assert abs(first - 0.6931) > 0.1  # ln 2, were all classes to count alike: the head knows nothing yet
+    adapted = settings(data, tmp_path / "adapted", str(run), lora=4, vocab=None, steps=2)
+    finetune(adapted)
+    assert (tmp_path / "adapted" / "adapter_model.safetensors").is_file()
+    assert judge(load(tmp_path / "adapted"), wanted_task(adapted), "test", baselines=False).headline > 0.8
+
+
+def test_checkpoints_are_chosen_by_what_the_model_writes_where_that_is_asked(tmp_path: Path) -> None:
+    data = jsonl(tmp_path / "p.jsonl", pairs(30))
+    finetune(settings(data, tmp_path / "run", steps=4, eval_every=2, eval_examples=3, score_generated=True))
+    lines = [line for line in read_log(tmp_path / "run") if "validation_rougeLsum" in line]
+    assert [line["step"] for line in lines] == [2, 4]
+
+
 def pairs(count: int = 60) -> list[dict[str, Any]]:
     draw = random.Random(0)
     found = []

@@ -68,6 +68,11 @@ def test_a_byte_order_mark_belongs_to_no_column(tmp_path: Path, form: str) -> No
     assert read_rows(str(tmp_path / f"rows.{form}")) == ROWS
 
 
+def test_spaces_around_the_names_of_columns_belong_to_none(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text , label\none, a\n")
+    assert [list(row) for row in read_rows(str(tmp_path / "rows.csv"), ["text", "label"])] == [["text", "label"]]
+
+
 def test_tables_with_semicolons_and_tables_without_quoting_are_read(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('text;label\n"one; or 1,5";a\ntwo;b\n')
     assert read_rows(str(tmp_path / "rows.csv")) == [

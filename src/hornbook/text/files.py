@@ -232,7 +232,7 @@ def _cells(path: str, text: str, separator: str, quoting: int = csv.QUOTE_MINIMA
     """The rows of a table's text. Raises csv.Error."""
     lines = io.StringIO(text, newline="")
     reader = csv.DictReader(lines, delimiter=separator, strict=True, quoting=quoting)  # type: ignore[call-overload]
-    names = reader.fieldnames or []
+    reader.fieldnames = names = [name.strip() for name in reader.fieldnames or []]
     for name in names:
         if name and names.count(name) > 1:
             raise UserError(visible(f"{path} has two columns '{name}'"))
