@@ -19,7 +19,8 @@ HELP = """/again         answer the last question once more
 /clear         forget everything but that
 /save FILE     write the conversation, a JSON message a line
 /help          this
-/exit          leave, as Ctrl-D does; Ctrl-C ends an answer"""
+/exit          leave, as Ctrl-D does; Ctrl-C ends an answer and keeps what has come of it
+When the context is full the model no longer sees the oldest exchanges; /save writes them all the same."""
 COMMANDS = ("again", "undo", "system", "clear", "save", "help", "exit")
 
 
@@ -58,13 +59,21 @@ def typed() -> str | None:
 
 def answer(conversation: Conversation, text: str) -> None:
     """Print the answer as it comes; Ctrl-C ends it, and the conversation goes on."""
-    pieces = conversation.ask(text)
-    try:
+    before = conversation.left_out
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(conversation.ask(text)) as pieces:
+        if conversation.left_out != before:
+            print(f"hornbook: {memory(conversation.left_out)}", file=sys.stderr)
         for piece in pieces:
             print("\n".join(map(visible, piece.split("\n"))), end="", flush=True)
-    except KeyboardInterrupt:
-        pieces.close()  # type: ignore[attr-defined]
     print()
+
+
+def memory(left_out: int) -> str:
+    """A line that says how much of the conversation the model sees."""
+    if not left_out:
+        return "the whole conversation fits into the context again"
+    which = "the oldest exchange" if left_out == 1 else f"the oldest {left_out} exchanges"
+    return f"the context is full: the model answers without {which}"
 
 
 def command(conversation: Conversation, name: str, rest: str) -> bool:
@@ -77,19 +86,34 @@ def command(conversation: Conversation, name: str, rest: str) -> bool:
     elif name == "system":
         conversation.instruct(rest)
     elif name == "clear":
-        conversation.messages = [m for m in conversation.messages if m["role"] == "system"]
-    elif name in ("undo", "again"):
-        if not (question := conversation.undo()):
-            raise UserError("there is no question yet")
-        if name == "again":
-            answer(conversation, question)
-        else:
-            print(f"forgotten: {visible(question)}")
+        conversation.clear()
+    elif name == "again":
+        again(conversation)
+    elif name == "undo":
+        print(f"forgotten: {visible(forgotten(conversation))}")
     elif name == "save":
         save(conversation, rest)
     else:
         raise unknown("command", f"/{name}", [f"/{known}" for known in COMMANDS])
     return True
+
+
+def again(conversation: Conversation) -> None:
+    """Answer the last question once more. What was said stays where that cannot begin."""
+    before = list(conversation.messages)
+    question = forgotten(conversation)
+    try:
+        answer(conversation, question)
+    finally:
+        if len(conversation.messages) < len(before):
+            conversation.messages = before
+
+
+def forgotten(conversation: Conversation) -> str:
+    """The last question, which the conversation no longer has; UserError where there is none."""
+    if not (question := conversation.undo()):
+        raise UserError("there is no question yet")
+    return question
 
 
 def save(conversation: Conversation, file: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from hornbook.config import Chat
 from hornbook.errors import UserError
@@ -26,6 +26,8 @@ class Conversation:
         self.instruct(settings.system)
         self.answers = 0
         """Given so far; each draws differently."""
+        self.left_out = 0
+        """The oldest exchanges that the last prompt was without; `messages` has them all."""
         chat_ids(model.tokenizer, [{"role": "user", "content": "?"}])
 
     def instruct(self, system: str) -> None:
@@ -34,17 +36,22 @@ class Conversation:
         if system:
             self.messages.insert(0, {"role": "system", "content": system})
 
-    def ask(self, text: str) -> Iterator[str]:
-        """The answer in pieces. What has come of it when the iterator is closed stays part of the conversation.
+    def clear(self) -> None:
+        """Forget what was said, but not how the model is to behave."""
+        self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.left_out = 0
+
+    def ask(self, text: str) -> Generator[str]:
+        """The answer in pieces. What has come of it when the generator is closed or interrupted is remembered.
 
         UserError, and nothing remembered, where the message alone does not fit into the context.
         """
-        self.messages.append({"role": "user", "content": text})
-        try:
-            ids = self.fitting()
-        except UserError:
-            self.messages.pop()
-            raise
+        question = {"role": "user", "content": text}
+        ids, self.left_out = self.fitting(question)
+        return self.answer(question, ids)
+
+    def answer(self, question: Message, ids: list[int]) -> Generator[str]:
+        """What the model says to a prompt. Question and answer become part of the conversation together."""
         s, said = self.settings, ""
         room = min(s.tokens, self.model.config.context - len(ids))
         self.answers += 1
@@ -52,25 +59,45 @@ class Conversation:
             for piece in self.engine.stream(Request(ids, room, s, self.answers)):
                 said += piece.text
                 yield piece.text
+        except KeyboardInterrupt:
+            self.renew()
+            raise
         finally:
-            self.messages.append({"role": "assistant", "content": said})
+            self.messages += [question, {"role": "assistant", "content": said}]
 
-    def fitting(self) -> list[int]:
-        """The ids of the conversation; its oldest exchanges are forgotten until a quarter of the context is free.
+    def renew(self) -> None:
+        """Another engine that knows what was read: a step that was interrupted may have left the old one half done."""
+        old = self.engine
+        self.engine = Engine(self.model, rows=1, drafter=old.drafter)
+        self.engine.prefixes = old.prefixes
 
-        Or as much as an answer may take, where that is less.
+    def fitting(self, question: Message) -> tuple[list[int], int]:
+        """The ids of the conversation with a new question, and how many of the oldest exchanges they are without.
+
+        As few as leave a quarter of the context free, or as much as an answer may take, where that is less.
         """
         context = self.model.config.context
-        room = min(self.settings.tokens, context // 4)
-        while len(ids := chat_ids(self.model.tokenizer, self.messages)) > context - room:
-            first = int(self.messages[0]["role"] == "system")
-            if len(self.messages) - first < 3:
+        most = context - min(self.settings.tokens, context // 4)
+        exchanges = sum(m["role"] == "user" for m in self.messages)
+        left_out = min(self.left_out, exchanges)
+        ids = self.ids(question, left_out)
+        while left_out and len(ids) <= most and len(more := self.ids(question, left_out - 1)) <= most:
+            ids, left_out = more, left_out - 1
+        while len(ids) > most:
+            if left_out == exchanges:
                 raise UserError(
                     f"that is {len(ids)} tokens with the template, and of the context of {context} "
-                    f"{context - room} are for what is said: say less"
+                    f"{most} are for what is said: say less"
                 )
-            del self.messages[first : first + 2]
-        return ids
+            left_out += 1
+            ids = self.ids(question, left_out)
+        return ids, left_out
+
+    def ids(self, question: Message, left_out: int) -> list[int]:
+        """The conversation with a new question, without so many of its oldest exchanges."""
+        first = len([m for m in self.messages if m["role"] == "system"])
+        said = [*self.messages[:first], *self.messages[first + 2 * left_out :], question]
+        return chat_ids(self.model.tokenizer, said)
 
     def undo(self) -> str:
         """Forget the last question and its answer; the question, or nothing where there is none."""
