@@ -1,10 +1,16 @@
-"""Where English sentences end: at a stop before white space, unless the word before it or after it says otherwise."""
+"""Where sentences end: English ones at a stop before white space, unless the word before it or after it says otherwise;
+those of scripts with stops of their own at these."""
 
 from __future__ import annotations
 
 import re
 
-STOP = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)")
+SURE = "。｡！？।॥؟۔።။"
+"""Stops that mean nothing else: Chinese and Japanese ones, which nothing parts from what follows, a danda, ..."""
+CLOSERS = "\"'”’»)]」』）】》"
+STOP = re.compile(rf"[.!?…]+[{re.escape(CLOSERS)}]*(?=\s)|[{SURE}][{SURE}.!?…]*[{re.escape(CLOSERS)}]*")
+QUOTING = ("と", "って")
+"""Behind a quotation, Japanese goes on with these."""
 OPENERS = "\"'“‘«([-–— "
 WORD = re.compile(r"[^\W_]+(?:[.'’&-][^\W_]+)*$")
 """The word that a stop follows, dots inside it too: U.S, a.m, Ph.D."""
@@ -58,10 +64,12 @@ def of_line(line: str) -> list[str]:
 
 def is_end(before: str, stop: str, after: str) -> bool:
     """Whether a sentence ends at `stop`, which stands between these parts of a line; `before` begins with it."""
+    if stop[0] in SURE:
+        return any(map(str.isalnum, before)) and not (stop[-1] in CLOSERS and after.startswith(QUOTING))
     following = after.lstrip(OPENERS)
     if following[:1].islower() or not any(map(str.isalnum, before)):
         return False
-    if stop.rstrip("\"'”’»)]") != ".":
+    if stop.rstrip(CLOSERS) != ".":
         return True
     match = WORD.search(before)
     word = match[0] if match else ""
