@@ -53,6 +53,51 @@ def test_transformers_gives_the_same_ids(tmp_path) -> None:
     assert found == chat_ids(t, talk)
 
 
+ANSWERS = (
+    "{%- for message in messages -%}\n"
+    "  {%- if message.role == 'assistant' -%}\n"
+    "    {%- set turn = 'said ' ~ loop.index %}\n"
+    "    {% generation %}\n"
+    "      {%- set turn = 'inside ' ~ loop.index %}\n"
+    "      {{- '<|im_start|>' + turn + message.content | trim + '<|im_end|>\\n' }}\n"
+    "    {% endgeneration %}\n"
+    "    {{- turn }}\n"
+    "  {%- else -%}\n"
+    "{{ '<|im_start|>' + message.role }}\n{{ message['content'] }}<|im_end|>\n"
+    "  {%- endif -%}\n"
+    "{%- endfor -%}\n"
+    "{% if add_generation_prompt %}{% generation %}<|im_start|>assistant {% endgeneration %} {% endif %}"
+)
+"""With the tag that marks what the model is to learn, sets inside it, and white space of every kind around it."""
+JSONS = {
+    "messages": "{% for m in messages %}{{ m | tojson }}<|im_end|>{{ '<b>' }}{% endfor %}",
+    "indent": "{{ messages | tojson(indent=2) }}",
+    "arguments": "{{ {'b': messages[0], 'a': ['<é>', 1.5, none]} | tojson(sort_keys=true, separators=(',', ':')) }}",
+    "ascii": "{{ messages | tojson(ensure_ascii=true) }}{{ '𝔘é<>' | tojson(true) }}",
+    "nested": "{% set j = messages | tojson %}{{ j | tojson }}{{ j | tojson(true) }}",
+    "nested ascii": "{{ messages | tojson(true) | tojson }}",
+    "trimmed": "{{ messages[0]['content'] | trim | tojson }}{{ '\"' ~ messages[1]['content'] | tojson }}",
+    "tools": "{% if tools is not none or documents is not none %}tools{% endif %}{{ tools | tojson }}",
+}
+
+
+@pytest.mark.parametrize("words", [ANSWERS, *JSONS.values()], ids=["generation", *JSONS])
+def test_the_tag_and_the_filter_of_transformers_templates_work_as_they_do_there(words: str, tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    t = tokenizer(words)
+    t.save(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    talk = [
+        {"role": "system", "content": ' Say "<é>" & \\ or\ta\ntab, 𝔘\x01 \n'},
+        {"role": "user", "content": "it's {{ 1 }}\n\n"},
+        {"role": "assistant", "content": "\n'Hi.' "},
+        {"role": "user", "content": "0j"},
+    ]
+    for prompt in (True, False):
+        found = theirs.apply_chat_template(talk, add_generation_prompt=prompt, tokenize=False)
+        assert rendered(t, talk, prompt).text == found
+
+
 def test_a_special_tokens_name_in_a_message_is_text() -> None:
     t = tokenizer(CHATML)
     end = t.core.token_to_id("<|im_end|>")
@@ -80,6 +125,12 @@ def test_a_model_without_a_template_says_so() -> None:
         "{% for %}",
         "{{ 1 / 0 }}",
         "{{ nothing.at.all }}",
+        "{% generation %}{{ ''.__class__.__mro__ }}{% endgeneration %}",
+        "{% generation %}never ended",
+        "{{ nothing | tojson }}",
+        "{{ raise_exception | tojson }}",
+        "{{ messages | tojson(indent=1000000000) }}",
+        "{{ messages[0]['content'] | tojson | tojson | tojson }}",
     ],
 )
 def test_a_template_that_is_broken_or_hostile_is_one_line(template: str) -> None:

@@ -6,6 +6,7 @@ only its own special tokens become ids: a special token's name inside a message 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,7 +21,8 @@ Message = dict[str, str]
 
 OPEN, CLOSE = "\ue000", "\ue001"
 """Characters for private use around a mark."""
-MARK = re.compile(f"{OPEN}(\\d+){CLOSE}")
+MARK = re.compile(f"{OPEN}(\\d+[ja]{{0,2}}){CLOSE}")
+"""The number of a message, and how the template makes it JSON (`to_json` of `chat_template.py`)."""
 LONGEST = 16_000_000
 """Characters of a conversation in its template, which may repeat what was said."""
 
@@ -46,14 +48,15 @@ def rendered(tokenizer: Tokenizer, messages: Sequence[Message], answer: bool = T
     marked = [{**message, "content": mark(number, message["content"])} for number, message in enumerate(messages)]
     names = {f"{key}_token": name or "" for key, name in tokenizer.specials._asdict().items()}
     whole = render(template_of(tokenizer), {"messages": marked, "add_generation_prompt": answer, **names})
-    if (length := len(whole) + sum(len(said.get(number, "")) for number in MARK.findall(whole))) > LONGEST:
+    words = {key: spelled(said, key) for key in set(MARK.findall(whole))}
+    if (length := len(whole) + sum(len(words[key]) for key in MARK.findall(whole))) > LONGEST:
         raise UserError(f"the chat template does not work: it makes {length:,} characters of what was said")
     special = {token.content: id for id, token in tokenizer.core.get_added_tokens_decoder().items() if token.special}
     cut = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
     texts: list[str] = []
     ids: list[int] = []
     for start, end, token in spans(cut, whole):
-        text = MARK.sub(lambda found: said.get(found[1], found[0]), whole[start:end])
+        text = MARK.sub(lambda found: words[found[1]], whole[start:end])
         texts += [text, token]
         ids += tokenizer.encode(text) if text else []
         ids += [special[token]] if token else []
@@ -74,6 +77,17 @@ def mark(number: int, text: str) -> str:
     core = text.strip()
     before = text[: len(text) - len(text.lstrip())]
     return f"{before}{OPEN}{number}{CLOSE}{text[len(before) + len(core) :]}"
+
+
+def spelled(said: dict[str, str], key: str) -> str:
+    """What takes the place of a mark: itself where nothing was said under its number."""
+    number = key.rstrip("ja")
+    text = said.get(number)
+    if text is None:
+        return f"{OPEN}{key}{CLOSE}"
+    for form in key[len(number) :]:
+        text = json.dumps(text, ensure_ascii=form == "a")[1:-1]
+    return text
 
 
 def with_template(tokenizer: Tokenizer, jinja: str = PLAIN.jinja) -> Tokenizer:

@@ -7,15 +7,60 @@ own, which knows nothing of those before; without forks (Windows) the program en
 
 import json
 import os
+import re
 import sys
 from datetime import datetime
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY, SECONDS, LONGEST = 2**30, 5, 4_000_000
 """Bytes, seconds of CPU time, characters."""
 STOPPED = {"error": "it was stopped, for it takes more time or memory than a conversation can need"}
+
+OPEN, CLOSE = "\ue000", "\ue001"
+"""Around the number that stands for what was said, as `chat.py` has them."""
+MARK_OR_FOREIGN = re.compile(f"({OPEN}\\d+)([ja]*){CLOSE}|[^\0-\x7f]")
+DEEPEST = 2
+"""So often what was said may be made JSON, and that JSON once more."""
+NOT_GIVEN = {"tools": None, "documents": None}
+"""What transformers gives to every template, and conversations here do not have."""
+
+
+class Generation(Extension):
+    """The tag around what the model says: {% generation %} ... {% endgeneration %} writes what is between them."""
+
+    tags = {"generation"}  # noqa: RUF012  # as Jinja declares it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """What is set inside is not known outside, as where transformers notes the place of each answer."""
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+def to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """The filter `tojson` of transformers' templates, where nothing is escaped for HTML.
+
+    A mark gets the letter j, or a for ASCII only: what it stands for becomes JSON when it takes the mark's place.
+    """
+
+    def spell(found: re.Match) -> str:
+        if found[1] is None:
+            return json.dumps(found[0])[1:-1] if ensure_ascii else found[0]
+        if len(found[2]) == DEEPEST:
+            raise TemplateError("it writes JSON within JSON within JSON")
+        return f"{found[1]}{found[2]}{'a' if ensure_ascii else 'j'}{CLOSE}"
+
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return MARK_OR_FOREIGN.sub(spell, text)
 
 
 def limit() -> None:
@@ -35,13 +80,14 @@ def render(task: dict) -> str:
         raise TemplateError(str(message))
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
+    environment.filters["tojson"] = to_json
     environment.globals |= {
         "raise_exception": refuse,
         "strftime_now": lambda form: datetime.now().strftime(str(form)),
     }
-    text = environment.from_string(task["template"]).render(**task["values"])
+    text = environment.from_string(task["template"]).render(NOT_GIVEN | task["values"])
     if len(text) > LONGEST:
         raise TemplateError(f"it writes {len(text):,} characters")
     return text
