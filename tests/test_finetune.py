@@ -252,8 +252,8 @@ def test_preferences_raise_the_better_answers_above_the_others(tmp_path: Path) -
     )
     first = next(line for line in read_log(tmp_path / "run") if "loss" in line)
     assert first["loss"] == pytest.approx(0.6931, abs=2e-3)  # ln 2: the model and its reference are one
-    assert summary["validation_accuracy"] > 0.9
-    assert summary["validation_margin"] > 0
+    assert summary["validation_reward_accuracy"] > 0.9
+    assert summary["validation_reward_margin"] > 0
 
 
 def test_what_cannot_learn_a_task_says_so(taught: tuple[Path, Path], tmp_path: Path) -> None:

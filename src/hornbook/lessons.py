@@ -64,6 +64,10 @@ class Lessons:
 
     def pieces(self, examples: Iterable[Any]) -> list[Piece]:
         """What is to be learnt from examples. UserError where nothing is."""
+        return [piece for _, piece in self.fitting(examples)]
+
+    def fitting(self, examples: Iterable[Any]) -> list[tuple[Any, Piece]]:
+        """The examples that fit, each with what is to be learnt from it. UserError where none does."""
         found = []
         for example in examples:
             self.counts.read += 1
@@ -71,7 +75,7 @@ class Lessons:
             if piece is None:
                 self.counts.skipped += 1
             else:
-                found.append(piece)
+                found.append((example, piece))
         if not found:
             raise UserError(
                 f"none of the {self.counts.read:,} examples of {self.task.name} fits into rows of {self.context:,} "

@@ -78,8 +78,8 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Preference:
-    """Two answers to a conversation, one of them better. Its output: (log-probability of the chosen, of the rejected
-    one, in nats), each less a reference's where there is one."""
+    """Two answers to a conversation, one of them better. Its output: the model's own (log-probability of the
+    chosen, of the rejected one), in nats."""
 
     messages: tuple[Message, ...]
     chosen: str

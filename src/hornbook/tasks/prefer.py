@@ -41,7 +41,7 @@ def task(source: Source) -> Task:
 
 
 def marks(example: Preference, output: tuple[float, float]) -> dict[str, float]:
-    """accuracy: the chosen answer has the greater value; margin: by how many nats."""
+    """accuracy: the chosen answer is the likelier one, and not only as likely; margin: by how many nats."""
     chosen, rejected = output
     return {"accuracy": float(chosen > rejected), "margin": chosen - rejected}
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hornbook.config import Finetune
-from hornbook.data.batches import NO_TARGET, Batch
+from hornbook.data.batches import Batch
 from hornbook.data.packing import Packed, Piece
 from hornbook.errors import UserError
 from hornbook.evaluation.judging import batches, judge, put, read
@@ -20,6 +21,7 @@ from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons
 from hornbook.progress import Bar
 from hornbook.tasks import Asked, Labelled, Preference, Task
+from hornbook.training.engine import precision, prepare_machine, use_attention
 from hornbook.training.objective import ClassObjective, Objective, PreferenceObjective
 from hornbook.training.work import Looked, Show
 
@@ -46,11 +48,23 @@ class TaskWork:
         if not self.validation:
             raise UserError(f"there is no example in the validation split of {task.name}")
         self.objective = self.make_objective(examples)
-        self.held = [] if task.kind is Labelled else self.lessons.pieces(self.validation)
+        fitting = [] if task.kind is Labelled else self.lessons.fitting(self.validation)
+        self.fitting, self.held = [example for example, _ in fitting], [piece for _, piece in fitting]
+        self.device = torch.device(settings.device or "cpu")
+        self.autocast = precision(settings, self.device)
         if task.kind is Preference:
-            pieces, self.held = (with_reference(model, some) for some in (pieces, self.held))
+            self.place()
+            with self.autocast():
+                pieces, self.held = (with_reference(model, some) for some in (pieces, self.held))
         self.packed = Packed(pieces, settings.batch, self.context, settings.seed)
         self.per_epoch = self.packed.per_epoch
+
+    def place(self) -> None:
+        """Put the model where it will be trained, with the products and the attention that it will be trained with."""
+        prepare_machine(self.device, self.settings)
+        self.model.to(self.device)
+        if self.settings.attention != "auto":
+            use_attention(self.model, self.settings.attention)
 
     def make_objective(self, examples: Sequence[Any]) -> nn.Module:
         if self.task.kind is Preference:
@@ -100,24 +114,27 @@ class TaskWork:
             return next(iter(found.outputs), None)
         return None
 
-    @torch.inference_mode()
     def preferences(self) -> Looked:
-        """The loss, and how often the better answer has gained more on where the model began than the other one."""
-        assert isinstance(self.objective, PreferenceObjective)
-        margins = []
-        for _, batch in batches(self.held, self.model.device):
-            margins += self.objective.margins(*batch.arguments).tolist()
-        found = torch.tensor(margins)
-        loss = -nn.functional.logsigmoid(self.settings.beta * found).mean()
-        right = (found > 0).float() + 0.5 * (found == 0).float()
-        figures = {"validation_loss": float(loss), "validation_accuracy": float(right.mean())}
-        return Looked(float(loss), figures | {"validation_margin": float(found.mean())})
+        """By the loss, beside which stand the rewards and what the answers' own log-probabilities say."""
+        own, begun = self.answers()
+        marks = [self.task.score(example, pair) for example, pair in zip(self.fitting, own.tolist(), strict=True)]
+        figures = {f"validation_{name}": mean([mark[name] for mark in marks]) for name in marks[0]}
+        more = rewards(own, begun, self.settings.beta)
+        return Looked(more["validation_loss"], figures | more)
+
+    def answers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The log-probabilities of the better and the other answer of each pair that is held out, in nats (P,2): the
+        model's, and the reference's."""
+        with self.autocast():
+            given = log_probs(self.model, self.held)
+        references = [piece.reference for piece in self.held if piece.reference is not None]
+        return halves(self.held, given), halves(self.held, references)
 
     def summary(self, show: Show) -> dict[str, Any]:
         """The task's scores on the validation examples, beside the baselines'."""
         limit = self.settings.eval_examples
         found = judge(self.model, self.task, "validation", limit, self.most, self.lessons.cut, show=show)
-        more = self.preferences().figures if self.task.kind is Preference else {}
+        more = rewards(*self.answers(), self.settings.beta) if self.task.kind is Preference else {}
         return {"sample": self.sample(), "scores": found.summary()} | more
 
 
@@ -132,17 +149,48 @@ def read_pieces(model: LanguageModel, pieces: Sequence[Piece], show: Show) -> li
         return [(nats, count) for nats, count, _ in read(model, pieces, show)]
 
 
-@torch.inference_mode()
+def rewards(own: NDArray[np.float64], begun: NDArray[np.float64], beta: float) -> dict[str, float]:
+    """The loss, and what DPO's implicit rewards say, beta times what each answer (P,2) has gained on the reference.
+
+    Equal rewards, as those of a model that has not moved, count as half right.
+    """
+    gains = own - begun
+    margins = beta * (gains[:, 0] - gains[:, 1])
+    return {
+        "validation_loss": mean(np.logaddexp(0.0, -margins)),
+        "validation_reward_accuracy": mean((margins > 0) + 0.5 * (margins == 0)),
+        "validation_reward_margin": mean(margins),
+    }
+
+
+def mean(values: Any) -> float:
+    return float(np.mean(values))
+
+
+def halves(pieces: Sequence[Piece], known: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """What is known of each target, summed over the two answers of each pair (P,2)."""
+    both = zip(pieces, known, strict=True)
+    return np.array([[some[piece.own == n].sum(dtype=np.float64) for n in (1, 2)] for piece, some in both])
+
+
 def with_reference(model: LanguageModel, pieces: Sequence[Piece]) -> list[Piece]:
     """Pieces with the log-probability that the model, as it is now, gives each target."""
-    was_training, found = model.training, dict[int, Piece]()
+    was_training = model.training
     model.eval()
     with Bar("reference") as bar:
-        for group, batch in batches(pieces, model.device):
-            given = model.log_prob(batch.tokens, batch.targets, segments=batch.segments).cpu().numpy()
-            for row, i in enumerate(group):
-                known = np.where(pieces[i].targets == NO_TARGET, 0, given[row, : len(pieces[i])]).astype(np.float32)
-                found[i] = replace(pieces[i], reference=known)
-            bar.show(len(found), len(pieces))
+        given = log_probs(model, pieces, bar.show)
     model.train(was_training)
+    return [replace(piece, reference=known) for piece, known in zip(pieces, given, strict=True)]
+
+
+@torch.inference_mode()
+def log_probs(
+    model: LanguageModel, pieces: Sequence[Piece], show: Show = lambda done, total: None
+) -> list[NDArray[np.float32]]:
+    """The log-probability of each target of every piece, in nats (n,); 0 where there is none."""
+    found: dict[int, NDArray[np.float32]] = {}
+    for group, batch in batches(pieces, model.device):
+        given = model.log_prob(batch.tokens, batch.targets, segments=batch.segments).cpu().numpy()
+        found |= {i: given[row, : len(pieces[i])] for row, i in enumerate(group)}
+        show(len(found), len(pieces))
     return [found[i] for i in range(len(pieces))]
