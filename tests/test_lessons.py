@@ -204,12 +204,17 @@ def test_the_oldest_exchanges_of_a_long_conversation_go_and_the_system_s_words_s
     assert Lessons(model, task(Dialogue), 20).piece(TALK) is None
 
 
-def test_a_template_that_rewrites_what_was_said_is_refused() -> None:
+@pytest.mark.parametrize("instead", ["chatml", "plain"])
+def test_a_template_that_rewrites_what_was_said_is_refused_and_what_it_suggests_works(instead: str) -> None:
     model = talker()
     jinja = "{% for m in messages %}{{ m['content'] if loop.last else 'earlier' }}{% endfor %}"
-    tokenizer = with_template(model.tokenizer, jinja)
-    with pytest.raises(UserError, match="spells earlier turns otherwise"):
-        spelled(tokenizer, [dict(message) for message in TALK.messages], {model.config.eos})
+    model.tokenizer = with_template(model.tokenizer, jinja)
+    said = [dict(message) for message in TALK.messages]
+    with pytest.raises(UserError, match=f"spells earlier turns otherwise.*--template .*{instead}"):
+        spelled(model.tokenizer, said, {model.config.eos})
+    teach_words(model, Finetune("m", "d", template=instead))
+    _, mask = spelled(model.tokenizer, said, {model.config.eos, *model.config.stops})
+    assert mask.any()
 
 
 def test_a_preference_is_two_segments_with_the_same_prompt() -> None:

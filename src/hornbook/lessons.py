@@ -253,7 +253,10 @@ def spelled(tokenizer: Tokenizer, messages: Sequence[Message], ends: set[int | N
         before = chat_ids(tokenizer, [dict(m) for m in messages[:place]])
         after = chat_ids(tokenizer, [dict(m) for m in messages[: place + 1]], answer=False)
         if ids[: len(before)] != before or ids[: len(after)] != after:
-            raise UserError("the chat template spells earlier turns otherwise once more is said: it cannot be learnt")
+            raise UserError(
+                "the chat template spells earlier turns otherwise once more is said: it cannot be learnt. "
+                "--template chatml (or plain, which adds no tokens) teaches another one in its place"
+            )
         stop = next((at + 1 for at in range(len(before), len(after)) if ids[at] in ends), len(after))
         mask[len(before) : stop] = True
     return np.array(ids), mask
