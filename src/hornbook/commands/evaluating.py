@@ -16,9 +16,12 @@ from hornbook.config import Evaluate
 from hornbook.errors import visible
 
 if TYPE_CHECKING:
-    from hornbook.evaluation.sentences import Sentence
+    from hornbook.evaluation.sentences import Classified, Sentence
     from hornbook.layers.model import LanguageModel
     from hornbook.tasks import Task
+
+LONGEST_NAME = 60
+"""Characters of a text at the head of a table."""
 
 
 def evaluate(settings: Evaluate) -> None:
@@ -47,17 +50,16 @@ def evaluated(settings: Evaluate) -> None:
 
     if settings.harness:
         return evaluate_harness(settings)
+    if settings.text and settings.protocol == "honest" and not settings.task:
+        return evaluate_texts(settings)
     settings, task = settled(settings)
     if task is not None:
         return evaluate_task(settings, task)
     if settings.protocol == "tutorial":
         return tutorial(settings)
     from hornbook.evaluation.measure import measure, measure_encoder
-    from hornbook.evaluation.sentences import score_sentence
 
     model = opened(settings)
-    if settings.text:
-        return print_sentences([score_sentence(model, text) for text in settings.text], settings.json)
     if not model.causal:
         figure = measure_encoder(settings, model)
         text = f"pseudo-perplexity {figure:.2f}: each token predicted from both sides, not comparable with other rungs"
@@ -74,6 +76,19 @@ def evaluated(settings: Evaluate) -> None:
         f"scored once with at least {scores.context - scores.stride} tokens of context (window {scores.context}, "
         f"stride {scores.stride}) or all that its document has.{note}",
     )
+
+
+def evaluate_texts(settings: Evaluate) -> None:
+    """`hornbook evaluate RUN --text TEXT`: the probability of a text, or the classes of it by a classifier."""
+    from hornbook.evaluation.sentences import classify_text, score_sentence
+    from hornbook.evaluation.wanted import taught
+
+    model = opened(settings)
+    if not model.config.labels:
+        return print_sentences([score_sentence(model, text) for text in settings.text], settings.json)
+    known = taught(settings.run)
+    context, cut = settings.context or known.get("context_of_examples"), settings.cut or known.get("cut") or ""
+    print_classes([classify_text(model, text, context, cut) for text in settings.text], settings.json)
 
 
 def evaluate_task(settings: Evaluate, task: Task) -> None:
@@ -172,6 +187,22 @@ def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
     for row in itertools.zip_longest(*columns, fillvalue=""):
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def print_classes(found: list[Classified], as_json: bool) -> None:
+    """A table for every text: its classes, the likeliest first, and what was cut of it."""
+    if as_json:
+        rows = [{"text": one.text, "classes": one.classes} | ({"note": one.note} if one.note else {}) for one in found]
+        print(json.dumps(rows))
+        return
+    for number, one in enumerate(found):
+        if number:
+            print()
+        name = one.text if len(one.text) <= LONGEST_NAME else f"{one.text[: LONGEST_NAME - 3]}..."
+        shares = [[visible(label), f"{chance:.4f}"] for label, chance in one.classes.items()]
+        print_table([[repr(name), "probability"], *shares])
+        if one.note:
+            print(one.note)
 
 
 def opened(settings: Evaluate) -> LanguageModel:

@@ -40,7 +40,7 @@ class Evaluate:
     harness: tuple[str, ...] = ()
     """Tasks of EleutherAI's lm-evaluation-harness instead, run by it: hellaswag arc_easy, or hellaswag,arc_easy."""
     text: UseAppendAction[tuple[str, ...]] = ()
-    """A sentence to score by itself, token by token; may be given several times."""
+    """A sentence to score by itself, token by token, or a text for a classifier; may be given several times."""
     protocol: Literal["honest", "tutorial"] = "honest"
     """'tutorial' repeats a tutorial's own way of measuring, and says how it differs."""
     context: int | None = None

@@ -1,4 +1,7 @@
-"""The probability of a sentence, token by token. Logarithms are summed, so nothing underflows."""
+"""What a model makes of one text: its probability, token by token, or its classes.
+
+Logarithms are summed, so nothing underflows.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from hornbook.errors import UserError
+from hornbook.evaluation.judging import put
 from hornbook.evaluation.score import require_causal
 from hornbook.layers.model import LanguageModel
+from hornbook.tasks import Labelled
+from hornbook.tasks.classify import labelled
 
 
 @dataclass(frozen=True)
@@ -58,3 +64,28 @@ def score_sentence(model: LanguageModel, text: str) -> Sentence:
     pieces = [tokenizer.piece(i) for i in ids]
     known = [piece for piece, i in zip(pieces, ids, strict=True) if i == tokenizer.unk]
     return Sentence(text, pieces, found, known)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A text, and what a classifier makes of it."""
+
+    text: str
+    classes: dict[str, float]
+    """The probability of every class, the likeliest first."""
+    note: str
+    """What was cut."""
+
+
+def classify_text(model: LanguageModel, text: str, context: int | None = None, cut: str = "") -> Classified:
+    """The classes of a text of which `context` tokens are read, by default as many as the model can.
+
+    `cut` (head, tail or head+tail) is what is kept of a longer one. UserError for a text without a token, and a model
+    without a class head.
+    """
+    if not model.tokenizer.encode(text):
+        raise UserError("there is no token in the text")
+    any_class = next(iter(model.config.labels), "")
+    found = put(model, labelled("classify", lambda split: iter(())), "text", [Labelled(text, any_class)], context, cut)
+    likeliest = sorted(found.outputs[0].items(), key=lambda pair: -pair[1])
+    return Classified(text, dict(likeliest), found.note)
