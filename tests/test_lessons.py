@@ -19,6 +19,8 @@ from hornbook.config import Finetune
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.packing import Piece
 from hornbook.errors import UserError
+from hornbook.evaluation.choices import choice_log_probs
+from hornbook.evaluation.judging import read
 from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons, kept, spelled
@@ -154,6 +156,35 @@ def test_the_right_ending_and_the_last_word_are_learnt() -> None:
     model = talker()
     assert learnt(model, Lessons(model, task(Choice), 99).piece(Choice("I eat", ("rocks", "bread"), 1))) == " bread"
     assert learnt(model, Lessons(model, task(LastWord), 99).piece(LastWord("I eat", "bread"))) == " bread"
+
+
+ENDINGS = Choice("I eat", ("rocks", "bread and butter", "it"), 1)
+
+
+@pytest.mark.parametrize("context", [99, 20, 8])
+def test_an_ending_is_learnt_as_it_is_measured(context: int) -> None:
+    """Encoded with its prompt, nothing before them, the beginning cut: the log-probability is the same."""
+    model = talker(context=context)
+    lessons = Lessons(model, task(Choice), context)
+    piece = lessons.piece(ENDINGS)
+    assert piece is not None
+    assert text_of(model, piece.tokens) == "I eat bread and butter"[-context - 1 : -1]
+    measured, count = choice_log_probs(model, [ENDINGS])[0][1]
+    ((nats, learnt, _),) = read(model, [piece], lambda done, total: None)
+    assert (nats, learnt) == (pytest.approx(measured, abs=1e-4), count)
+    assert lessons.counts.cut == (context < 21)
+    assert "tail of them is kept" in lessons.counts.told(lessons.cut, context) or context == 99
+
+
+def test_what_merges_across_the_space_is_learnt_as_it_is_measured() -> None:
+    """A token that the prompt ends with and the ending begins with would be lost if they were encoded apart."""
+    model = talker()
+    core = model.tokenizer.core
+    core.add_tokens(["t b"])
+    for example, kind in ((ENDINGS, Choice), (LastWord("I eat", "bread"), LastWord)):
+        piece = Lessons(model, task(kind), 99).piece(example)
+        assert piece is not None
+        assert core.token_to_id("t b") in piece.tokens
 
 
 TALK = Dialogue(

@@ -15,6 +15,7 @@ import numpy as np
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.packing import Piece
 from hornbook.errors import UserError, listing
+from hornbook.evaluation.choices import encode_choice, fitted
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.tasks import Asked, Choice, Dialogue, Labelled, LastWord, Message, Preference, Task
@@ -52,11 +53,11 @@ class Lessons:
     context: int
     """Tokens that an example may have."""
     cut: str = ""
-    """head, tail or head+tail; the task's own rule where nothing is said."""
+    """head, tail or head+tail; the task's own rule where nothing is said. Of endings and last words always the tail."""
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
-        self.cut = self.cut or self.task.cut
+        self.cut = "tail" if self.task.kind in (Choice, LastWord) else self.cut or self.task.cut
         self.tokenizer, self.config = self.model.tokenizer, self.model.config
         if self.task.kind in (Dialogue, Preference):
             self.tokenizer = with_template(self.tokenizer)
@@ -90,9 +91,10 @@ class Lessons:
         if isinstance(example, Asked):
             prompt, source = self.prompt(example)
             return self.learnt(prompt, self.answer(example.answer), source)
-        if isinstance(example, Choice | LastWord):
-            right = example.endings[example.answer] if isinstance(example, Choice) else example.word
-            return self.learnt(self.opened(self.tokenizer.encode(example.prompt)), self.tokenizer.encode(f" {right}"))
+        if isinstance(example, Choice):
+            return self.ending(example.prompt, example.endings[example.answer])
+        if isinstance(example, LastWord):
+            return self.ending(example.prompt, example.word, least=1)
         if isinstance(example, Dialogue):
             return self.dialogue(example.messages)
         assert isinstance(example, Preference)
@@ -183,6 +185,15 @@ class Lessons:
             self.counts.shortened += 1
             return words[:most]
         return [*words, self.end]
+
+    def ending(self, prompt: str, right: str, least: int = 0) -> Piece | None:
+        """What a text ends with, `least` tokens or more, in the form in which it is measured: both encoded together,
+        with nothing before them. Of what is too long the beginning goes."""
+        (row,) = encode_choice(self.tokenizer, Choice(prompt, (right,), 0))
+        ids, scored = fitted(row, self.context)
+        self.counts.cut += len(ids) < len(row[0])
+        before = len(ids) - max(scored, least)
+        return self.learnt(ids[:before], ids[before:])
 
     def learnt(self, prompt: Sequence[int], answer: Sequence[int], source: int = 0) -> Piece | None:
         """A prompt, of which the first `source` tokens go to an encoder, and what is learnt after it; None where both

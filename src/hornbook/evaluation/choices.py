@@ -14,6 +14,7 @@ from hornbook.data.batches import NO_TARGET
 from hornbook.evaluation.score import require_causal
 from hornbook.layers.model import LanguageModel
 from hornbook.tasks import Choice
+from hornbook.text.tokenizers import Tokenizer
 
 
 @torch.inference_mode()
@@ -30,7 +31,8 @@ def choice_log_probs(
     mode and left in the mode it came in.
     """
     require_causal(model)
-    rows = [encode_choice(model, example) for example in examples]
+    context = model.config.context
+    rows = [[fitted(row, context) for row in encode_choice(model.tokenizer, example)] for example in examples]
     order = sorted(range(len(rows)), key=lambda i: -max(len(ids) for ids, _ in rows[i]))
     found: dict[int, list[tuple[float, int]]] = {}
     was_training = model.training
@@ -47,11 +49,16 @@ Row = tuple[list[int], int]
 """The ids of a prompt with an ending, and how many of them at the end are scored."""
 
 
-def encode_choice(model: LanguageModel, example: Choice) -> list[Row]:
-    """A row for each ending, at most one token longer than the context."""
-    prompt, *whole = model.tokenizer.encode_batch([example.prompt, *(f"{example.prompt} {e}" for e in example.endings)])
-    most = model.config.context + 1
-    return [(ids[-most:], min(len(ids) - len(prompt), len(ids) - 1, most - 1)) for ids in whole]
+def encode_choice(tokenizer: Tokenizer, example: Choice) -> list[Row]:
+    """A row for each ending, however long. Training learns the right one in this form too."""
+    prompt, *whole = tokenizer.encode_batch([example.prompt, *(f"{example.prompt} {e}" for e in example.endings)])
+    return [(ids, min(len(ids) - len(prompt), len(ids) - 1)) for ids in whole]
+
+
+def fitted(row: Row, context: int) -> Row:
+    """The end of a row, at most one token longer than the context."""
+    ids, scored = row
+    return ids[-context - 1 :], min(scored, context)
 
 
 def score_rows(model: LanguageModel, examples: Sequence[list[Row]]) -> list[list[tuple[float, int]]]:

@@ -213,19 +213,9 @@ def finished(model: LanguageModel, lessons: Lessons, examples: Sequence[LastWord
     """(log-probability of the last word, whether it is what the likeliest tokens say); None for a word that nothing
     comes before. As the harness encodes it."""
     require_causal(model)
-    pieces = counted(lessons, (last_word(model, lessons, example) for example in examples))
+    pieces = counted(lessons, map(lessons.piece, examples))
     scores = iter(read(model, [piece for piece in pieces if piece is not None], show))
     return [None if piece is None else next(scores)[::2] for piece in pieces]
-
-
-def last_word(model: LanguageModel, lessons: Lessons, example: LastWord) -> Piece | None:
-    """The end of a text that fits, of which the last word is asked."""
-    prompt = model.tokenizer.encode(example.prompt)
-    ids = model.tokenizer.encode(f"{example.prompt} {example.word}")
-    whole = ids[-lessons.context - 1 :]
-    lessons.counts.cut += len(whole) < len(ids)
-    word = min(max(1, len(ids) - len(prompt)), len(whole) - 1)
-    return lessons.learnt(whole[: len(whole) - word], whole[len(whole) - word :])
 
 
 def counted(lessons: Lessons, pieces: Iterable[Piece | None]) -> list[Piece | None]:
