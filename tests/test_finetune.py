@@ -129,6 +129,22 @@ def test_of_equal_scores_the_lower_loss_is_kept(taught: tuple[Path, Path]) -> No
     assert record.best["step"] == wanted["step"]
 
 
+def test_preferences_keep_the_checkpoint_of_the_best_score_of_equal_ones_that_of_the_lowest_loss(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"prompt": row["article"], "chosen": row["highlights"], "rejected": draw} for row in pairs() for draw in BAD
+    ]
+    data = jsonl(tmp_path / "p.jsonl", rows)
+    finetune(settings(data, tmp_path / "run", steps=15, eval_every=3, lr=0.01))
+    lines = [line for line in read_log(tmp_path / "run") if "validation_accuracy" in line]
+    wanted = min(lines, key=lambda line: (-line["validation_accuracy"], line["validation_loss"]))
+    assert int((tmp_path / "run" / "best").resolve().name) == wanted["step"]
+    (record,) = open_records([tmp_path / "run"])
+    assert record.best is not None
+    assert (record.evaluated, record.best["step"]) == ("validation_accuracy", wanted["step"])
+
+
 def test_a_run_that_is_killed_and_carries_on_ends_as_one_that_was_not(tmp_path: Path) -> None:
     data = reviews(tmp_path / "r.csv", 60)
     whole = settings(data, tmp_path / "whole", steps=8, eval_every=2)

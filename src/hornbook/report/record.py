@@ -70,9 +70,12 @@ class Record(Rung):
 
     @cached_property
     def evaluated(self) -> str:
-        """The figure of its evaluations: bits per byte where it has them, else a loss, else a task's own score."""
+        """The figure of its evaluations: a task's first, by which its checkpoint is chosen; else bits per byte where
+        there are any, else a loss."""
+        if self.task_figures:
+            return self.task_figures[0]
         found = next((name for name in FALLING if any(name in line for line in self.log)), None)
-        return found or next(iter(self.task_figures), FALLING[-1])
+        return found or FALLING[-1]
 
     @cached_property
     def evaluated_name(self) -> str:
@@ -111,12 +114,13 @@ class Record(Rung):
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The log line of the best evaluation; of equal scores of classes, that of the lowest loss."""
+        """The log line of the best evaluation; of equal scores, that of the lowest loss."""
         found = [line for line in self.log if number(line.get(self.evaluated)) is not None]
         sign = 1 if self.evaluated in FALLING else -1
 
         def rank(line: dict[str, Any]) -> tuple[float, float]:
-            return sign * line[self.evaluated], number(line.get("validation_log_loss")) or 0.0
+            loss = line.get("validation_log_loss", line.get("validation_loss"))
+            return sign * line[self.evaluated], number(loss) or 0.0
 
         return min(found, key=rank, default=None)
 

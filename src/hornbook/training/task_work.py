@@ -20,7 +20,7 @@ from hornbook.evaluation.judging import batches, judge, put, read
 from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons
 from hornbook.progress import Bar
-from hornbook.tasks import Asked, Labelled, Preference, Task
+from hornbook.tasks import Asked, Choice, Labelled, Preference, Task
 from hornbook.training.engine import precision, prepare_machine, use_attention
 from hornbook.training.objective import ClassObjective, Objective, PreferenceObjective
 from hornbook.training.work import Looked, Show
@@ -87,9 +87,11 @@ class TaskWork:
         return self.packed.get(k)
 
     def evaluate(self, show: Show) -> Looked:
-        if self.task.kind is Preference:
+        """By the task's own score, or where texts are written that are not to be scored, by the loss alone."""
+        kind = self.task.kind
+        if kind is Preference:
             return self.preferences()
-        if self.task.kind is Labelled or (self.settings.score_generated and self.task.kind is Asked):
+        if kind in (Labelled, Choice) or (self.settings.score_generated and kind is Asked):
             return self.scored(show)
         loss = self.loss(show)
         return Looked(loss, {"validation_loss": loss}, self.sample())
@@ -103,9 +105,11 @@ class TaskWork:
         """By the task's own score; of equal scores by the loss, for a few hundred examples leave many equal."""
         judged = put(self.model, self.task, "validation", self.validation, self.most, self.lessons.cut, show)
         figures = {f"validation_{name}": figure.value for name, figure in judged.figures.items()}
-        if self.task.kind is Asked:
-            return Looked(-judged.headline, figures, judged.outputs[0], self.loss(show))
-        return Looked(-judged.headline, figures, loss=figures["validation_log_loss"])
+        if self.task.kind is Labelled:
+            return Looked(-judged.headline, figures, loss=figures["validation_log_loss"])
+        figures["validation_loss"] = self.loss(show)
+        sample = judged.outputs[0] if self.task.kind is Asked else None
+        return Looked(-judged.headline, figures, sample, figures["validation_loss"])
 
     def sample(self) -> str | None:
         """What the model writes for the first validation example."""
@@ -115,12 +119,13 @@ class TaskWork:
         return None
 
     def preferences(self) -> Looked:
-        """By the loss, beside which stand the rewards and what the answers' own log-probabilities say."""
+        """By how often the better answer is the likelier, of equal scores by the loss; beside them the rewards."""
         own, begun = self.answers()
         marks = [self.task.score(example, pair) for example, pair in zip(self.fitting, own.tolist(), strict=True)]
         figures = {f"validation_{name}": mean([mark[name] for mark in marks]) for name in marks[0]}
         more = rewards(own, begun, self.settings.beta)
-        return Looked(more["validation_loss"], figures | more)
+        name = f"validation_{self.task.headline}"
+        return Looked(-figures[name], {name: figures[name]} | more | figures, loss=more["validation_loss"])
 
     def answers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The log-probabilities of the better and the other answer of each pair that is held out, in nats (P,2): the
@@ -157,9 +162,9 @@ def rewards(own: NDArray[np.float64], begun: NDArray[np.float64], beta: float) -
     gains = own - begun
     margins = beta * (gains[:, 0] - gains[:, 1])
     return {
-        "validation_loss": mean(np.logaddexp(0.0, -margins)),
         "validation_reward_accuracy": mean((margins > 0) + 0.5 * (margins == 0)),
         "validation_reward_margin": mean(margins),
+        "validation_loss": mean(np.logaddexp(0.0, -margins)),
     }
 
 
