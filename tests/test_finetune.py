@@ -14,17 +14,19 @@ import pytest
 import torch
 
 import hornbook
-from hornbook.checkpoint import load
+from hornbook.checkpoint import load, save_model
 from hornbook.cli import main
 from hornbook.config import Evaluate, Finetune
 from hornbook.errors import UserError
 from hornbook.evaluation.judging import judge
 from hornbook.evaluation.wanted import settled, wanted_task
+from hornbook.lessons import Lessons
 from hornbook.log import read_log
 from hornbook.report.record import open_records
 from hornbook.training.callbacks import Moment
 from hornbook.training.finetune import finetune
 from hornbook.training.task_work import balanced
+from test_lessons import with_specials
 
 GOOD, BAD = ["good", "great", "lovely", "fine", "superb"], ["bad", "awful", "poor", "boring", "weak"]
 WORDS = [
@@ -179,6 +181,29 @@ def test_a_classifier_is_adapted_on_top_of_a_run_and_the_base_stays(taught: tupl
     assert all(torch.equal(before[name], tensor) for name, tensor in load(base).state_dict().items())
     task = wanted_task(settings(data, base))
     assert judge(load(tmp_path / "run"), task, "test", baselines=False).headline > 0.9
+
+
+@pytest.mark.parametrize("pad", [None, "<|endoftext|>"])
+def test_transformers_reads_several_texts_at_once_by_an_adapted_classifier(pad: str | None, tmp_path: Path) -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    base = with_specials(pad=pad)
+    save_model(tmp_path / "base", base, base.tokenizer)
+    data = reviews(tmp_path / "r.csv", 40)
+    finetune(settings(data, tmp_path / "run", str(tmp_path / "base"), vocab=None, lora=4, steps=4, lr=0.01))
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "run")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", config=config)
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "run").eval()
+    model = load(tmp_path / "run")
+    lessons = Lessons(model, wanted_task(settings(data, tmp_path / "run")), 64)
+    rows = [lessons.text_ids(text) for text in ("good", "a long and awful film", "weak plot")]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")
+    batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt", padding_side="right")
+    assert batch["input_ids"].shape[1] > len(rows[0])
+    with torch.no_grad():
+        found = theirs(**batch).logits
+        for row, logits in zip(rows, found, strict=True):
+            last = model.hidden(torch.tensor([row]))[:, -1]
+            assert torch.allclose(model.class_logits(last)[0], logits, atol=1e-5)
 
 
 def test_rare_classes_count_as_much_as_frequent_ones_when_balanced() -> None:

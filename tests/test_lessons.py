@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
+import torch
 from tokenizers import decoders, pre_tokenizers, processors
 from tokenizers import models as token_models
 
@@ -243,7 +244,7 @@ def test_a_template_that_rewrites_what_was_said_is_refused_and_what_it_suggests_
     said = [dict(message) for message in TALK.messages]
     with pytest.raises(UserError, match=f"spells earlier turns otherwise.*--template .*{instead}"):
         spelled(model.tokenizer, said, {model.config.eos})
-    teach_words(model, Finetune("m", "d", template=instead))
+    teach_words(model, Finetune("m", "d", template=instead))  # type: ignore[arg-type]
     _, mask = spelled(model.tokenizer, said, {model.config.eos, *model.config.stops})
     assert mask.any()
 
@@ -262,8 +263,6 @@ def test_a_preference_is_two_segments_with_the_same_prompt() -> None:
 
 
 def test_new_tokens_begin_as_the_mean_of_all_and_change_no_other_logit() -> None:
-    import torch
-
     for family in ("llama", "gpt2", "bert"):
         model = talker(family)
         rows = torch.tensor([[5, 6, 7]])
@@ -277,16 +276,68 @@ def test_new_tokens_begin_as_the_mean_of_all_and_change_no_other_logit() -> None
         assert model.tokenizer.core.id_to_token(vocab) == "<|one|>"
 
 
-def test_a_model_without_padding_of_its_own_gets_it_unless_its_embedding_does_not_learn() -> None:
+def test_a_model_without_padding_of_its_own_gets_it() -> None:
     model = talker(pad=None)
-    teach_pad(model, Finetune("m", "d", lora=8))
-    assert model.config.pad is None
     teach_pad(model, Finetune("m", "d"))
     assert model.config.pad == model.tokenizer.pad == model.config.vocab - 1
     assert model.config.pad not in {model.config.eos, *model.config.stops}
     again = dataclasses.replace(model.config)
     teach_pad(model, Finetune("m", "d"))
     assert model.config == again
+
+
+LIKE_SMOLLM2 = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<file_sep>", "<gh_stars>", "<filename>")
+
+
+def with_specials(*names: str, pad: str | None, template: str = "") -> LanguageModel:
+    """A model that has these special tokens, and pads with one of them, or with none."""
+    model = grow(talker(pad=None), names)
+    old = model.tokenizer
+    model.tokenizer = Tokenizer(old.core, old.specials._replace(pad=pad), {"chat_template": template})
+    model.config = model.config.replace(pad=model.tokenizer.pad)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("names", "template", "taken"),
+    [
+        (LIKE_SMOLLM2, "", "<gh_stars>"),
+        (LIKE_SMOLLM2, "{{ '<gh_stars>' }}", "<filename>"),
+        ((*LIKE_SMOLLM2, "<|reserved_special_token_0|>"), "", "<|reserved_special_token_0|>"),
+        ((*LIKE_SMOLLM2, "<|reserved_special_token_0|>", "<|vision_pad|>"), "", "<|vision_pad|>"),
+        (LIKE_SMOLLM2[:4], "", "<|endoftext|>"),
+    ],
+)
+def test_where_no_token_can_be_added_padding_is_one_that_ends_and_says_nothing(
+    names: tuple[str, ...], template: str, taken: str
+) -> None:
+    """`taken` is the one that ends texts where there is no other: then all stays as it is."""
+    model = with_specials(*names, pad="<|endoftext|>", template=template)
+    weights, vocab = model.embedding.weight.clone(), model.config.vocab
+    teach_pad(model, Finetune("m", "d", lora=8))
+    assert model.tokenizer.specials.pad == taken
+    assert model.config.pad == model.tokenizer.pad == model.tokenizer.core.token_to_id(taken)
+    assert model.config.vocab == vocab
+    assert torch.equal(model.embedding.weight, weights)
+
+
+def test_a_token_at_which_generation_stops_is_not_for_padding() -> None:
+    model = with_specials("<odd>", "<other>", pad=None)
+    model.config = model.config.replace(stops=(model.tokenizer.core.token_to_id("<odd>"),))
+    teach_pad(model, Finetune("m", "d", lora=8))
+    assert model.tokenizer.specials.pad == "<other>"
+
+
+def test_an_adapted_classifier_pads_as_its_base_does_or_at_worst_with_the_end_of_texts() -> None:
+    for names, pad, found in (
+        (LIKE_SMOLLM2, "<|endoftext|>", "<|endoftext|>"),
+        (LIKE_SMOLLM2, None, "<gh_stars>"),
+        ((), None, "<|endoftext|>"),
+    ):
+        model = with_specials(*names, pad=pad)
+        teach_pad(model, Finetune("m", "d", lora=8), classes=True)
+        assert model.tokenizer.specials.pad == found
+        assert model.config.pad == model.tokenizer.core.token_to_id(found)
 
 
 def test_a_template_with_new_tokens_is_refused_where_they_could_not_be_learnt() -> None:

@@ -107,7 +107,7 @@ def prepare(settings: Finetune, task: Task, examples: Sequence[Any]) -> tuple[La
             f"a model of the family {model.config.family} fills in gaps: it learns to classify, not to write"
         )
     torch.manual_seed(settings.seed)
-    teach_pad(model, settings)
+    teach_pad(model, settings, task.kind is Labelled)
     if task.kind is Labelled:
         if model.config.labels != labels:
             give_class_head(model, labels)
