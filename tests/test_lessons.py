@@ -113,6 +113,19 @@ def test_what_is_kept_of_ids_is_never_more_than_asked_for() -> None:
     assert kept(list(range(10)), 5, "head+tail") == [0, 1, 2, 8, 9]
 
 
+@pytest.mark.parametrize("rule", ["head", "tail", "head+tail"])
+@pytest.mark.parametrize("letter", ["ü", "語", "😀", "\ufffd"])
+def test_no_character_is_cut_in_two(letter: str, rule: str) -> None:
+    """Every byte is a token here; whatever is left of a character would be read as U+FFFD."""
+    model, most = talker(), len(letter.encode())
+    for context in range(40, 40 + most):
+        lessons = Lessons(model, task(Asked, **{**ASKED, "plain": "{a}:", "tokens": 4}), context, rule)
+        prompt, _ = lessons.prompt(Asked({"a": f"{letter * 20}."}, "x"))
+        shown = text_of(model, prompt[1:])
+        assert shown.strip(".:") == letter * shown.count(letter)
+        assert context - 4 - 2 * most < len(prompt) <= context - 4  # no more is lost than what was cut in two
+
+
 def test_an_answer_that_is_too_long_is_cut_without_an_end_and_counted() -> None:
     model = talker()
     lessons = Lessons(model, task(Asked, **ASKED), 200)

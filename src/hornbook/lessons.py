@@ -142,7 +142,7 @@ class Lessons:
             self.counts.cut += 1
         words = self.tokenizer.encode(long)
         while len(ids) > room and words:
-            words = kept(words, max(0, len(words) - (len(ids) - room)), self.cut)
+            words = kept_whole(self.tokenizer, words, max(0, len(words) - (len(ids) - room)), self.cut)
             ids, source = self.asked({**example.fields, self.task.long: self.tokenizer.decode(words)})
         return ids, source
 
@@ -244,11 +244,25 @@ def kept(ids: list[int], most: int, rule: str) -> list[int]:
     """At most so many of the ids: the first, the last, or half of each with the first one more (Sun et al. 2019)."""
     if len(ids) <= most:
         return ids
-    if rule == "tail":
-        return ids[len(ids) - most :]
-    if rule == "head+tail":
-        return ids[: -(-most // 2)] + ids[len(ids) - most // 2 :]
-    return ids[:most]
+    first, last = shares(most, rule)
+    return ids[:first] + ids[len(ids) - last :]
+
+
+def shares(most: int, rule: str) -> tuple[int, int]:
+    """How many of the first and of the last ids are kept."""
+    last = {"tail": most, "head+tail": most // 2}.get(rule, 0)
+    return most - last, last
+
+
+def kept_whole(tokenizer: Tokenizer, ids: list[int], most: int, rule: str) -> list[int]:
+    """`kept`, with a few ids less where a character would be cut in two: UTF-8 has four bytes of one at most."""
+    if len(ids) <= most:
+        return ids
+    text, size = tokenizer.decode(ids), len(ids)
+    first, last = shares(most, rule)
+    heads = (n for n in range(first, max(-1, first - 4), -1) if text.startswith(tokenizer.decode(ids[:n])))
+    tails = (n for n in range(last, max(-1, last - 4), -1) if text.endswith(tokenizer.decode(ids[size - n :])))
+    return ids[: next(heads, first)] + ids[size - next(tails, last) :]
 
 
 def spelled(tokenizer: Tokenizer, messages: Sequence[Message], ends: set[int | None]) -> tuple[np.ndarray, np.ndarray]:
