@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,11 @@ from helpers import tiny_model
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.data.packing import Packed, Piece, fill_rows, row_width, stacked
 from hornbook.layers.class_head import give_class_head
+from hornbook.layers.model import LanguageModel
+from hornbook.lessons import Lessons
+from hornbook.tasks import Asked, Choice, Dialogue, Labelled, LastWord, Preference, Source, open_task
 from hornbook.training.objective import ClassObjective, Objective, PreferenceObjective
+from test_lessons import talker
 
 FAMILIES = ["gpt2", "llama", "opt", "rnn", "rnn_attention", "hornbook", "mistral"]
 
@@ -108,6 +115,72 @@ def test_preferences_in_packed_rows_cost_what_they_cost_alone_and_by_hand() -> N
     found, count = objective(*stacked([pairs], 512).arguments)
     assert int(count) == len(pairs)
     assert float(found.detach()) == pytest.approx(by_hand, rel=1e-5)
+
+
+def said(*turns: str) -> tuple[dict[str, str], ...]:
+    return tuple({"role": role, "content": text} for role, text in zip(("user", "assistant") * 3, turns, strict=False))
+
+
+def asked(number: int, *names: str) -> Asked:
+    return Asked({name: f"some {name} " * (number + 1) for name in names}, f"answer {number}" * (1 + number % 3))
+
+
+TASKS: dict[str, Callable[[int], Any]] = {
+    "imdb": lambda n: Labelled("a film " * (n + 1), "ab"[n % 2]),
+    "cnn-dailymail": lambda n: asked(n, "article"),
+    "multi30k": lambda n: asked(n, "source"),
+    "squad": lambda n: asked(n, "question", "context"),
+    "hellaswag": lambda n: Choice("I eat " * (n + 1), ("rocks", f"bread {n}"), 1),
+    "lambada": lambda n: LastWord("I eat " * (n + 1), "bread" * (1 + n % 3)),
+    "chat": lambda n: Dialogue(said("Hi " * (n + 1), "Hello.", "Bye", f"Farewell {n}.")[: 2 + n % 3]),
+    "instruct": lambda n: Dialogue(said(f"Say {n}", f"{n} " * (n + 1))),
+    "prefer": lambda n: Preference(said("Hi " * (n + 1)), f"Hello {n}", "Go away" * (1 + n % 2)),
+}
+"""A task of each kind, and an example of it by number, of another length each."""
+
+
+SOURCES = ("cnn-dailymail", "multi30k", "squad")
+"""Tasks that an encoder-decoder does: it writes from a source."""
+BOTH = [(name, family) for name in TASKS for family in ("llama", "gpt2")] + [(name, "transformer") for name in SOURCES]
+
+
+@pytest.mark.parametrize(("name", "family"), BOTH)
+def test_a_task_s_padded_batch_costs_what_its_examples_cost_one_by_one_by_their_targets(name: str, family: str) -> None:
+    """The loss of the batch is that of the rows, each counting by its tokens (classes and pairs: by its examples)."""
+    model = loud_talker(family)
+    task = open_task(name, Source(None if name in PUBLISHED else "rows.jsonl"))
+    objective: torch.nn.Module = Objective(model)
+    if task.kind is Labelled:
+        objective = ClassObjective(give_class_head(model, ("a", "b")))
+        for parameter in model.class_head.parameters():  # type: ignore[union-attr]
+            torch.nn.init.normal_(parameter)
+    some = Lessons(model, task, 150).pieces(TASKS[name](number) for number in range(7))
+    if task.kind is Preference:
+        objective = PreferenceObjective(model)
+        some = [replace(piece, reference=np.full(len(piece), -0.3, np.float32)) for piece in some]
+    assert len(some) == 7
+    assert len({len(piece) for piece in some}) > 3
+    alone = list(map(one_by_one, some))
+    padded, packed = stacked([[piece] for piece in some], 160), stacked([some[:1], some[1:3], some[3:]], 800)
+    for together in (padded, packed):
+        same(objective, [together], alone)
+    with torch.no_grad():
+        weighted = [(float(objective(*batch.arguments)[0]) / batch.count, batch.count) for batch in alone]
+        whole = float(objective(*padded.arguments)[0]) / padded.count
+    assert whole == pytest.approx(sum(loss * count for loss, count in weighted) / padded.count, rel=2e-5)
+
+
+PUBLISHED = ("imdb", "cnn-dailymail", "multi30k", "squad", "hellaswag", "lambada")
+
+
+def loud_talker(family: str) -> LanguageModel:
+    """Tiny, with a tokeniser of bytes, and weights large enough to matter."""
+    torch.manual_seed(0)
+    model = talker(family, context=800)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter * 3 if parameter.ndim > 1 else parameter + 0.2 * torch.randn_like(parameter))
+    return model
 
 
 def test_the_loss_of_a_step_counts_pairs_where_there_are_pairs() -> None:
