@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from hornbook.config import Finetune
 from hornbook.data.batches import Batch
@@ -112,3 +113,20 @@ def test_equal_rewards_count_as_half_right() -> None:
     assert found["validation_reward_margin"] == pytest.approx(0.5 * (1 + 0 - 3) / 3)
     expected = -np.log(1 / (1 + np.exp(-0.5 * np.array([1.0, 0.0, -3.0])))).mean()
     assert found["validation_loss"] == pytest.approx(expected)
+
+
+def test_batches_with_other_numbers_of_targets_need_no_other_code() -> None:
+    """A compiled objective that made code for each batch took longer than a plain one, and said so in many lines."""
+    work = work_on(loud(), batch=1)
+    backend = CompileCounter()
+    compiled = torch.compile(work.objective, backend=backend, dynamic=False)
+    batches = [stacked([[piece]], 160) for piece in work.packed.pieces]
+    assert len({int((batch.targets >= 0).sum()) for batch in batches}) > 2
+    torch.compiler.reset()
+    with torch.no_grad():
+        compiled(*batches[0].arguments)
+        made = backend.frame_count
+        found = [float(compiled(*batch.arguments)[0]) for batch in batches]
+        plain = [float(work.objective(*batch.arguments)[0]) for batch in batches]
+    assert backend.frame_count == made >= 1
+    assert found == pytest.approx(plain, abs=1e-6)

@@ -57,13 +57,17 @@ class PreferenceObjective(nn.Module):
 
     def margins(self, tokens: Tensor, targets: Tensor, segments: Tensor, reference: Tensor) -> Tensor:
         """(P,) by how many nats more than the reference the model favours the better answer of each pair."""
+        return self.favour(self.model.hidden(tokens, segments=segments), targets, segments, reference)
+
+    @torch.compiler.disable  # its shapes are other ones with each batch, and would be compiled for each
+    def favour(self, hidden: Tensor, targets: Tensor, segments: Tensor, reference: Tensor) -> Tensor:
+        """The same from the model's hidden states (B,T,C)."""
         learnt = targets != NO_TARGET
-        hidden = self.model.hidden(tokens, segments=segments)
         logits = self.model.head(hidden[learnt]).float()
         found = -F.cross_entropy(logits, targets[learnt], reduction="none") - reference[learnt]
         most = int(segments.max())
-        number = torch.arange(len(tokens), device=tokens.device)[:, None] * most + segments - 1
-        sums = found.new_zeros(len(tokens) * most).index_add(0, number[learnt], found)
+        number = torch.arange(len(targets), device=targets.device)[:, None] * most + segments - 1
+        sums = found.new_zeros(len(targets) * most).index_add(0, number[learnt], found)
         better, worse = sums[0::2], sums[1::2]
         there = number.new_zeros(len(sums), dtype=torch.bool).index_fill(0, number[segments > 0], True)[0::2]
         return (better - worse)[there]
