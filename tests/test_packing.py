@@ -200,13 +200,13 @@ def same(objective: torch.nn.Module, together: list[Batch], alone: list[Batch]) 
     results = []
     for batches in (together, alone):
         objective.zero_grad()
-        nats = torch.zeros(())
+        total = torch.zeros(())
         for batch in batches:
             found, _ = objective(*batch.arguments)
-            nats = nats + found
-        nats.backward()
+            total = total + found
+        total.backward()
         gradients = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
-        results.append((float(nats.detach()), sum(batch.count for batch in batches), gradients))
+        results.append((float(total.detach()), sum(batch.count for batch in batches), gradients))
     (nats, count, gradients), (other, other_count, others) = results
     assert count == other_count
     assert nats == pytest.approx(other, rel=2e-5)
