@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -201,6 +202,43 @@ def test_a_batch_cut_into_parts_gives_the_same_gradients() -> None:
         assert loss == pytest.approx(found[0][0], rel=ROUNDING)
         assert norm == pytest.approx(found[0][1], rel=ROUNDING)
         assert close(gradients, found[0][2])
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_muon_and_adamw_come_only_where_there_is_something_for_them(ndim: int) -> None:
+    """An adapter has matrices alone, a model whose matrices do not learn has none."""
+    model = tiny_model("gpt2")
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    for p in model.parameters():
+        p.requires_grad_(p.ndim == ndim and id(p) not in tables)
+    found = Optimizers("muon", model, 0.01, 0.0, 0.95)
+    assert [type(one).__name__ for one in found.all] == ["AdamW" if ndim == 1 else "Muon"]
+
+
+def test_what_dropout_draws_after_memory_ran_out_does_not_hang_on_where_it_did() -> None:
+    """A step that fails has drawn already; what is done again draws from where the step began."""
+    found = []
+    for failing in (True, False):
+        one = engine_of(rows=1 if not failing else 4, batch=4)
+        torch.nn.Module.train(one.objective)
+        for module in one.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.5
+        whole = one.backward
+
+        def backward(group: Group, scale: float = 1.0, one: Engine = one, whole: Any = whole) -> torch.Tensor:
+            if one.rows > 1:
+                torch.rand(7)
+                raise torch.OutOfMemoryError("out of memory")
+            return whole(group, scale)
+
+        one.backward = backward  # type: ignore[method-assign]
+        torch.manual_seed(3)
+        found.append(float(one.gradients(group())[0]))
+        assert one.fewer_rows == (1 if failing else None)
+        after = torch.rand(1)
+        found.append(float(after))
+    assert found[:2] == found[2:]
 
 
 def test_a_step_that_runs_out_of_memory_is_done_again_in_smaller_parts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
+import signal
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from hornbook.training import work
 from hornbook.training.callbacks import Moment
 from hornbook.training.engine import Engine
 from hornbook.training.guard import MEMORY, PATIENCE, fault, remember
+from hornbook.training.interrupt import Interrupted
 from hornbook.training.like import Replay
 from hornbook.training.loop import FIRST_SCALE, GROWTH, Course, State, Watch, fit
 from hornbook.training.pretrain import train
@@ -184,6 +189,44 @@ def test_given_rates_take_the_schedule_s_place() -> None:
     assert told.saved == [2, 3]
 
 
+def test_the_rows_that_memory_had_room_for_are_part_of_where_a_run_stands(text_folder: Path, tmp_path: Path) -> None:
+    """In parts of other sizes sums are rounded otherwise: a run that carries on must not begin with whole batches."""
+    begun, seen = settings(text_folder, tmp_path / "run", steps=6, eval_every=2), []
+    before = Engine.backward
+
+    def backward(self: Engine, group: Group, scale: float = 1.0) -> torch.Tensor:
+        seen.append(self.rows)
+        if len(seen) == 2 and self.rows > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return before(self, group, scale)
+
+    def stop(moment: Moment) -> None:
+        if moment.event == "save" and moment.step == 4:
+            raise KeyError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "backward", backward)
+        with pytest.raises(KeyError):
+            train(begun, [stop])
+        fewer = seen[-1]
+        assert fewer < seen[0]
+        train(begun)
+    assert seen[-2:] == [fewer, fewer]
+
+
+def test_a_run_that_is_asked_to_stop_in_its_last_step_stops(text_folder: Path, tmp_path: Path) -> None:
+    wanted = settings(text_folder, tmp_path / "run", steps=3)
+
+    def stop(moment: Moment) -> None:
+        if moment.event == "step" and moment.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(wanted, [stop])
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert train(wanted)["steps"] == 3
+
+
 def test_callbacks_hear_of_steps_evaluations_saves_and_the_end(text_folder: Path, tmp_path: Path) -> None:
     heard: list[Moment] = []
     train(settings(text_folder, tmp_path / "run", steps=4, eval_every=2), [heard.append])
@@ -246,6 +289,23 @@ def test_parts_that_do_not_divide_the_batch_are_refused(text_folder: Path, tmp_p
     with pytest.raises(UserError, match="--batch 4 cannot be divided into parts of --rows 3: 1, 2, 4 can"):
         train(settings(text_folder, tmp_path / "run", steps=1, rows=3))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"optimizer": "adamm"}, "unknown --optimizer 'adamm'. Did you mean 'adamw'"),
+        ({"schedule": "cosin"}, "unknown --schedule 'cosin'. Did you mean 'cosine'"),
+        ({"precision": "bf16"}, "unknown --precision 'bf16'"),
+        ({"guard": "skp"}, "Did you mean 'skip'"),
+        ({"batch": "max"}, "unknown --batch 'max'. Possible: auto"),
+        ({"track": ("wandbb",)}, "unknown --track 'wandbb'. Did you mean 'wandb'"),
+        ({"float32_matmul": "hi"}, "unknown --float32-matmul 'hi'"),
+    ],
+)
+def test_a_word_that_a_setting_does_not_know_is_answered_with_the_nearest(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        Train("rnn", **given)
 
 
 def test_settings_know_what_they_cannot_be() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from hornbook.errors import UserError
+from hornbook.errors import UserError, unknown
 
 
 def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool], words: str) -> None:
@@ -14,6 +14,26 @@ def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool],
     for name in names:
         if (value := getattr(settings, name)) is not None and not holds(value):
             raise UserError(f"--{name.replace('_', '-')} is {value}: it must be {words}")
+
+
+def require_words(settings: Any) -> None:
+    """A UserError for the first field that may hold certain words and holds another one."""
+    for name, hint in get_type_hints(type(settings)).items():
+        words = words_in(hint)
+        value = getattr(settings, name)
+        for given in value if isinstance(value, tuple) else (value,):
+            if words and isinstance(given, str) and given not in words:
+                raise unknown(f"--{name.replace('_', '-')}", given, words)
+
+
+def words_in(hint: Any) -> tuple[str, ...]:
+    """The words of a Literal, wherever it stands in a type; none where any text is possible."""
+    if hint is str:
+        return ()
+    if get_origin(hint) is Literal:
+        return tuple(word for word in get_args(hint) if isinstance(word, str))
+    inner = get_args(hint)
+    return () if str in inner else tuple(word for part in inner for word in words_in(part))
 
 
 def above_zero(settings: Any, *names: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from hornbook.config.checks import above_zero, require, zero_or_more
+from hornbook.config.checks import above_zero, require, require_words, zero_or_more
 from hornbook.errors import UserError
 
 
@@ -88,6 +88,7 @@ class Learning:
     dropout: float | None = None
 
     def __post_init__(self) -> None:
+        require_words(self)
         length = ("steps", "epochs", "minutes", "accumulate", "rows", "threads", "lora", "lora_alpha", "context")
         above_zero(self, *length, "tensor", "timeout", "snapshots")
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")

@@ -64,6 +64,8 @@ class Engine:
         if settings.compile == "yes" and not divided(self.processes):
             self.objective = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
         self.norm: Tensor | None = None
+        self.fewer_rows: int | None = None
+        """At once since memory ran out, if it did."""
 
     def gradients(self, group: Group, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """The mean loss over all targets of the group, and the norm of its gradient, which is left in the parameters.
@@ -71,6 +73,7 @@ class Engine:
         Both are () float32 on the device, in nats a target. `scale` keeps float16's gradients from vanishing: it is in
         the gradients until `apply`. Where memory runs out, the group is done again in smaller parts.
         """
+        drawn = random_state(self.device)
         while True:
             try:
                 self.drop()
@@ -81,6 +84,7 @@ class Engine:
                 if not out_of_memory(error):
                     raise
                 self.shrink()
+                set_random_state(self.device, drawn)
         with self.processes.heart.at("adding up"):
             self.norm = total_norm([p.grad for p in self.parameters if p.grad is not None]) / scale
         return self.processes.summed(loss), self.norm
@@ -104,10 +108,18 @@ class Engine:
             raise UserError(
                 "one row does not fit into memory: take a shorter --context, a smaller model, or --recompute"
             )
-        self.rows = -(-self.rows // 2)
+        self.take_rows(-(-self.rows // 2))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        say(f"out of memory: from here on {self.rows} rows at once (--rows {self.rows}); the steps stay what they were")
+        say(
+            f"out of memory: from here on {self.rows} rows at once (--rows {self.rows}); the steps stay what they were "
+            "but for dropout"
+        )
+
+    def take_rows(self, fewer: int | None) -> None:
+        """Compute so many rows at once from here on; None to leave it as it is."""
+        if fewer is not None:
+            self.rows = self.fewer_rows = fewer
 
     def apply(self, factor: float, scale: float = 1.0) -> None:
         """Clip the gradients that `gradients` left, and step at `factor` times the learning rate."""
@@ -125,6 +137,18 @@ class Engine:
         """Forget the gradients."""
         for p in self.parameters:
             p.grad = None
+
+
+def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Of the generators that dropout draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+    """Take back what `random_state` gave."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def backward(

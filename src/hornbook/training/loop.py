@@ -48,6 +48,8 @@ class State:
     """Of losses in float16."""
     grown: int = 0
     """Steps since the scale changed."""
+    rows: int | None = None
+    """Computed at once since memory ran out, if it did."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def fit(
                 if not due:
                     watch.save(state, False)
                 raise Interrupted
+        if course.stop:  # during the last step or its evaluation, which are saved
+            raise Interrupted
 
 
 class Course:
@@ -150,6 +154,7 @@ class Course:
         self.engine.processes.heart.at_step(state.step + 1)
         scale = state.scale if self.half else 1.0
         loss, norm = self.engine.gradients(group, scale)
+        state.rows = self.engine.fewer_rows
         factor, first = self.factor(), state.step * self.settings.accumulate
         reason = self.judge(float(loss), float(norm), first) if self.at_once else None
         if reason is None:

@@ -39,8 +39,8 @@ def muon(matrices: list[nn.Parameter], tables: list[nn.Parameter], others: list[
 
     Updates are scaled to AdamW's size (Liu et al. 2025, "Muon is scalable"), so both share one learning rate.
     """
-    heart = Muon(matrices, lr=o["lr"], weight_decay=o["decay"])
-    return [heart, *adamw([], tables, others, **o)]
+    hidden = [Muon(matrices, lr=o["lr"], weight_decay=o["decay"])] if matrices else []
+    return [*hidden, *(adamw([], tables, others, **o) if tables or others else [])]
 
 
 OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "muon": muon}

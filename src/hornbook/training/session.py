@@ -110,6 +110,7 @@ class Session:
             return
         folder = self.run.checkpoints / found
         self.state = State(**read_object(folder / STATE / "state.json"))
+        self.engine.take_rows(self.state.rows)
         read_weights(folder, self.model)
         tensors = self.stored(folder)
         held = {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
