@@ -15,7 +15,6 @@ import numpy as np
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.packing import Piece
 from hornbook.errors import UserError, listing
-from hornbook.evaluation.choices import encode_choice, fitted
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.tasks import Asked, Choice, Dialogue, Labelled, LastWord, Message, Preference, Task
@@ -238,6 +237,22 @@ class Lessons:
 
 
 ARRAYS = ("tokens", "targets", "segments")
+
+
+Row = tuple[list[int], int]
+"""The ids of a prompt with an ending, and how many of them at the end are scored."""
+
+
+def encode_choice(tokenizer: Tokenizer, example: Choice) -> list[Row]:
+    """A row for each ending, however long. Training learns the right one in this form too."""
+    prompt, *whole = tokenizer.encode_batch([example.prompt, *(f"{example.prompt} {e}" for e in example.endings)])
+    return [(ids, min(len(ids) - len(prompt), len(ids) - 1)) for ids in whole]
+
+
+def fitted(row: Row, context: int) -> Row:
+    """The end of a row, at most one token longer than the context."""
+    ids, scored = row
+    return ids[-context - 1 :], min(scored, context)
 
 
 def kept(ids: list[int], most: int, rule: str) -> list[int]:

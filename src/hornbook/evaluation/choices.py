@@ -13,8 +13,8 @@ from torch import Tensor
 from hornbook.data.batches import NO_TARGET
 from hornbook.evaluation.score import require_causal
 from hornbook.layers.model import LanguageModel
+from hornbook.lessons import Row, encode_choice, fitted
 from hornbook.tasks import Choice
-from hornbook.text.tokenizers import Tokenizer
 
 
 @torch.inference_mode()
@@ -43,22 +43,6 @@ def choice_log_probs(
         progress(first + len(group), len(order))
     model.train(was_training)
     return [found[i] for i in range(len(rows))]
-
-
-Row = tuple[list[int], int]
-"""The ids of a prompt with an ending, and how many of them at the end are scored."""
-
-
-def encode_choice(tokenizer: Tokenizer, example: Choice) -> list[Row]:
-    """A row for each ending, however long. Training learns the right one in this form too."""
-    prompt, *whole = tokenizer.encode_batch([example.prompt, *(f"{example.prompt} {e}" for e in example.endings)])
-    return [(ids, min(len(ids) - len(prompt), len(ids) - 1)) for ids in whole]
-
-
-def fitted(row: Row, context: int) -> Row:
-    """The end of a row, at most one token longer than the context."""
-    ids, scored = row
-    return ids[-context - 1 :], min(scored, context)
 
 
 def score_rows(model: LanguageModel, examples: Sequence[list[Row]]) -> list[list[tuple[float, int]]]:
