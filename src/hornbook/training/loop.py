@@ -154,7 +154,6 @@ class Course:
         self.engine.processes.heart.at_step(state.step + 1)
         scale = state.scale if self.half else 1.0
         loss, norm = self.engine.gradients(group, scale)
-        state.rows = self.engine.fewer_rows
         factor, first = self.factor(), state.step * self.settings.accumulate
         reason = self.judge(float(loss), float(norm), first) if self.at_once else None
         if reason is None:

@@ -197,6 +197,7 @@ class Session:
         return looked.value, looked.loss
 
     def save(self, state: State, best: bool) -> None:
+        state.rows = self.engine.fewer_rows
         last = over(state, self.settings, self.steps, self.course)
         self.saver.save(state.step, self.random(), dataclasses.asdict(state), best, last)
 
