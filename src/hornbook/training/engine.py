@@ -47,10 +47,7 @@ class Engine:
         self.processes = processes or Processes()
         self.clip, self.rows = settings.clip, settings.rows or settings.batch
         self.dtype = PRECISIONS[settings.precision]
-        prepare_machine(self.device, settings)
-        model.to(self.device)
-        if settings.attention != "auto":
-            use_attention(model, settings.attention)
+        place(model, settings)
         if settings.recompute:
             recompute_activations(model)
         if settings.compile == "yes" and divided(self.processes):
@@ -169,6 +166,15 @@ def backward(
         (nats * (scale / max(targets, 1))).backward()
         total += nats.detach()
     return total / max(targets, 1)
+
+
+def place(model: LanguageModel, settings: Learning) -> None:
+    """Put a model where it is trained, with the products and the attention that it is trained with."""
+    device = torch.device(settings.device or "cpu")
+    prepare_machine(device, settings)
+    model.to(device)
+    if settings.attention != "auto":
+        use_attention(model, settings.attention)
 
 
 def prepare_machine(device: torch.device, settings: Learning) -> None:

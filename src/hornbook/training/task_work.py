@@ -21,7 +21,7 @@ from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons
 from hornbook.progress import Bar
 from hornbook.tasks import Asked, Choice, Labelled, Preference, Task
-from hornbook.training.engine import precision, prepare_machine, use_attention
+from hornbook.training.engine import place, precision
 from hornbook.training.objective import ClassObjective, Objective, PreferenceObjective
 from hornbook.training.work import Looked, Show
 
@@ -50,21 +50,13 @@ class TaskWork:
         self.objective = self.make_objective(examples)
         fitting = [] if task.kind is Labelled else self.lessons.fitting(self.validation)
         self.fitting, self.held = [example for example, _ in fitting], [piece for _, piece in fitting]
-        self.device = torch.device(settings.device or "cpu")
-        self.autocast = precision(settings, self.device)
+        self.autocast = precision(settings, torch.device(settings.device or "cpu"))
         if task.kind is Preference:
-            self.place()
+            place(model, settings)
             with self.autocast():
                 pieces, self.held = (with_reference(model, some) for some in (pieces, self.held))
         self.packed = Packed(pieces, settings.batch, self.context, settings.seed)
         self.per_epoch = self.packed.per_epoch
-
-    def place(self) -> None:
-        """Put the model where it will be trained, with the products and the attention that it will be trained with."""
-        prepare_machine(self.device, self.settings)
-        self.model.to(self.device)
-        if self.settings.attention != "auto":
-            use_attention(self.model, self.settings.attention)
 
     def make_objective(self, examples: Sequence[Any]) -> nn.Module:
         if self.task.kind is Preference:
