@@ -15,10 +15,12 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import openai
+import torch
 
 from helpers import tiny_config, tiny_model
 from hornbook import models
 from hornbook.config import Serve
+from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.serving.keys import Keys
 from hornbook.serving.logs import Log
@@ -55,6 +57,19 @@ def rung(family: str, chat: bool = True, **changes: Any) -> LanguageModel:
         model = tiny_model(family, **ids)
     model.tokenizer = t
     return model
+
+
+LABELS = ("bad", "good", "a/b \u2603")
+
+
+def classifier(family: str) -> LanguageModel:
+    """A random one, which tells three classes apart."""
+    torch.manual_seed(1)
+    model = give_class_head(rung(family), LABELS)
+    assert model.class_head is not None
+    for parameter in model.class_head.parameters():
+        torch.nn.init.normal_(parameter)
+    return model.eval()
 
 
 def slowed(model: LanguageModel, seconds: float) -> LanguageModel:

@@ -206,6 +206,24 @@ def test_transformers_reads_several_texts_at_once_by_an_adapted_classifier(pad: 
             assert torch.allclose(model.class_logits(last)[0], logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gpt2-tiny", "llama-tiny", "bert-tiny"])
+def test_a_pipeline_of_transformers_reads_a_text_as_the_classifier_learnt_it(family: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    data = reviews(tmp_path / "r.csv", 40)
+    finetune(settings(data, tmp_path / "run", family, steps=3, lr=0.01))
+    model = load(tmp_path / "run")
+    lessons = Lessons(model, wanted_task(settings(data, tmp_path / "run")), 64)
+    classify = transformers.pipeline("text-classification", model=str(tmp_path / "run"), top_k=None)
+    for text in ("a lovely film", "boring"):
+        ids = lessons.text_ids(text)
+        assert classify.tokenizer(text)["input_ids"] == ids
+        place = -1 if model.causal else 0
+        with torch.no_grad():
+            ours = model.class_logits(model.hidden(torch.tensor([ids]))[:, place])[0].softmax(0)
+        theirs = {found["label"]: found["score"] for found in classify([text])[0]}
+        assert [theirs[label] for label in model.config.labels] == pytest.approx(ours.tolist(), abs=1e-5)
+
+
 def test_rare_classes_count_as_much_as_frequent_ones_when_balanced() -> None:
     weights = balanced(("a", "b"), ["a"] * 9 + ["b"])
     assert weights == [pytest.approx(10 / 18), 5.0]

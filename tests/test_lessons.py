@@ -106,6 +106,17 @@ def test_a_long_text_is_cut_by_the_rule_that_is_asked_for(rule: str, first: str,
     assert f"{rule} of them is kept" in lessons.counts.told(rule, 22)
 
 
+def test_a_question_whose_answer_is_cut_away_is_not_learnt_and_counted() -> None:
+    model = talker()
+    told = {**ASKED, "plain": "{a}\n\nQuestion: {q}\nAnswer:", "quoted": True}
+    lessons = Lessons(model, task(Asked, **told), 90)
+    fields = {"a": "The ship left in May. " * 3 + "It came home in June.", "q": "When?"}
+    there, gone = Asked(fields, "May"), Asked(fields, "June")
+    assert [example for example, _ in lessons.fitting([there, gone])] == [there]
+    assert "1 are left out, as their answer is in what is cut away" in lessons.counts.told(lessons.cut, 90)
+    assert "do not fit" not in lessons.counts.told(lessons.cut, 90)
+
+
 def test_what_is_kept_of_ids_is_never_more_than_asked_for() -> None:
     for rule in ("head", "tail", "head+tail"):
         for most in range(1, 12):

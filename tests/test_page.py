@@ -16,7 +16,7 @@ import pytest
 from browsing import started
 from hornbook.serving.app import PAGE
 from hornbook.serving.keys import Keys, hashed
-from serving_site import Running, rung, running, slowed, until
+from serving_site import LABELS, Running, classifier, rung, running, slowed, until
 
 TEXT = PAGE.read_text(encoding="utf-8")
 KEY = "a-key-that-is-long-enough"
@@ -584,6 +584,37 @@ def test_what_cannot_be_looked_at_is_told_in_words(visit: Visit) -> None:
     visit.page.unroute_all()
     look(visit)
     visit.complaints = [text for text in visit.complaints if "400" not in text]
+
+
+# Classes
+
+
+def test_a_classifier_s_classes_are_shown_the_likeliest_first(browser: Any) -> None:
+    models = {"apart": classifier("llama"), "encoder": classifier("bert"), "rnn": rung("rnn")}
+    with running(models) as server, visiting(browser, server) as visit:
+        visit.see("#serving", "3 models")
+        visit.see("#facts", "tells 3 classes apart")
+        assert visit.page.inner_text("#generate") == "Classify"
+        assert visit.page.inner_text("label[for=prompt]") == "A text to be classified"
+        visit.generate("a lovely film", "apart", "encoder")
+        until(lambda: visit.page.locator("#columns li").count() == 6)
+        visit.done()
+        for name, shown in zip(("apart", "encoder"), visit.page.locator("ol.classes").all(), strict=True):
+            wanted = server.http.post("/v1/classify", json={"model": name, "input": "a lovely film"}).json()["data"][0]
+            assert shown.locator(".name").all_inner_texts() == list(wanted["classes"])
+            assert shown.locator("li.here .name").inner_text() == wanted["label"]
+            widths = shown.locator("b").evaluate_all("all => all.map(bar => parseFloat(bar.style.width))")
+            assert widths == pytest.approx([100 * share for share in wanted["classes"].values()], abs=0.01)
+        assert not visit.page.is_visible("#detail")
+        assert visit.page.locator("#spoken").text_content().startswith("apart: ")
+        visit.generate("x", "rnn", "apart")
+        visit.see("article .note", "Cut off")
+        assert visit.page.inner_text("#generate") == "Generate"
+        assert visit.page.locator("ol.classes li").count() == len(LABELS)
+        visit.generate("", "apart", "encoder")
+        visit.see("article .trouble", "there is no token in the text")
+        visit.complaints = [text for text in visit.complaints if "400" not in text]
+        assert not visit.complaints
 
 
 # Keys, and a server that goes

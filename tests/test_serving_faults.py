@@ -34,7 +34,7 @@ from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.serving import connections
 from hornbook.serving.keys import Keys, hashed
-from serving_site import Running, events, rung, running, slowed, tokenizer, until
+from serving_site import Running, classifier, events, rung, running, slowed, tokenizer, until
 
 
 def head(server: Running, length: int | None, path: str = "/v1/completions") -> bytes:
@@ -583,12 +583,12 @@ def test_64_streams_at_a_time_get_their_own_texts_fairly_in_bounded_memory(secon
 @pytest.mark.slow
 def test_schemathesis_finds_no_fault_in_the_description(tmp_path: Path) -> None:
     """Requests made from the OpenAPI description, right and wrong ones: no server error, no undocumented answer."""
-    with running({"llama": rung("llama"), "ngram": rung("ngram")}, rows=8) as server:
+    with running({"llama": rung("llama"), "ngram": rung("ngram"), "apart": classifier("llama")}, rows=8) as server:
         command = [sys.executable, "-m", "schemathesis.cli", "run", server.url + "/openapi.json", "--seed", "1"]
         command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--max-examples", "60"]
         command += ["--request-timeout", "30", "--no-color"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
         assert done.returncode == 0, done.stdout[-6000:]
         statuses = {(line["path"], line["status"]) for line in server.lines() if line["event"] == "request"}
-        assert {("/v1/completions", 200), ("/v1/chat/completions", 200)} <= statuses
+        assert {("/v1/completions", 200), ("/v1/chat/completions", 200), ("/v1/classify", 200)} <= statuses
         works(server)

@@ -33,13 +33,17 @@ class Counts:
     """Whose answers are longer than the task allows: they do not come to their end."""
     skipped: int = 0
     """Of which nothing would have been left to learn."""
+    lost: int = 0
+    """Of those, whose answer stood in what was cut away."""
 
     def told(self, rule: str, most: int) -> str:
         """In a line; empty where there is nothing to tell."""
         said = [f"{self.cut:,} of {self.read:,} texts are longer than {most:,} tokens: {rule} of them is kept"]
         said = said if self.cut else []
         said += [f"{self.shortened:,} answers are cut before their end"] if self.shortened else []
-        said += [f"{self.skipped:,} examples do not fit at all and are left out"] if self.skipped else []
+        said += [f"{self.lost:,} are left out, as their answer is in what is cut away"] if self.lost else []
+        rest = self.skipped - self.lost
+        said += [f"{rest:,} examples do not fit at all and are left out"] if rest else []
         return "; ".join(said)
 
 
@@ -88,7 +92,11 @@ class Lessons:
         if isinstance(example, Labelled):
             return self.labelled(example)
         if isinstance(example, Asked):
+            cut = self.counts.cut
             prompt, source = self.prompt(example)
+            if self.task.quoted and self.counts.cut > cut and not self.quotes(prompt, example.answer):
+                self.counts.lost += 1
+                return None
             return self.learnt(prompt, self.answer(example.answer), source)
         if isinstance(example, Choice):
             return self.ending(example.prompt, example.endings[example.answer])
@@ -102,15 +110,15 @@ class Lessons:
     def text_ids(self, text: str) -> list[int]:
         """A text to be classified, cut to the context; an encoder's between what its tokeniser puts around it."""
         ids = self.tokenizer.encode(text)
-        before, after = self.opened([]), list[int]()
-        if not self.model.causal:
-            whole = self.tokenizer.encode_framed(text)
-            at = next((n for n in range(len(whole) - len(ids) + 1) if whole[n : n + len(ids)] == ids), 0)
-            before, after = whole[:at] or before, whole[at + len(ids) :]
+        before, after = self.frame
         room = self.context - len(before) - len(after)
         if len(ids) > room:
             self.counts.cut += 1
         return [*before, *kept(ids, room, self.cut), *after]
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        return frame(self.model)
 
     def labelled(self, example: Labelled) -> Piece | None:
         """The class stands at the position that it is read from."""
@@ -144,6 +152,10 @@ class Lessons:
             words = kept_whole(self.tokenizer, words, max(0, len(words) - (len(ids) - room)), self.cut)
             ids, source = self.asked({**example.fields, self.task.long: self.tokenizer.decode(words)})
         return ids, source
+
+    def quotes(self, ids: list[int], answer: str) -> bool:
+        """Whether an answer stands in a prompt, as the tokeniser spells both."""
+        return self.tokenizer.decode(self.tokenizer.encode(answer)).strip() in self.tokenizer.decode(ids)
 
     def asked(self, fields: Any) -> tuple[list[int], int]:
         if self.model.reads_source:
@@ -234,6 +246,17 @@ class Lessons:
             parts.append(replace(part, segments=np.full(len(part), number, np.int32)))
         one, other = parts
         return Piece(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in ARRAYS))
+
+
+def frame(model: LanguageModel) -> tuple[list[int], list[int]]:
+    """What stands before and after a text to be classified: for a decoder what its documents open with, for an encoder
+    what its tokeniser puts around a text, if anything."""
+    before, after = prompt_ids(model, ""), list[int]()
+    if not model.causal:
+        ids, whole = model.tokenizer.encode("a"), model.tokenizer.encode_framed("a")
+        at = next((n for n in range(len(whole) - len(ids) + 1) if whole[n : n + len(ids)] == ids), 0)
+        before, after = whole[:at] or before, whole[at + len(ids) :]
+    return before, after
 
 
 ARRAYS = ("tokens", "targets", "segments")

@@ -16,12 +16,30 @@ from starlette.types import ASGIApp
 
 from hornbook import __version__
 from hornbook.serving.chat import converse, render
+from hornbook.serving.classifying import classify
 from hornbook.serving.completions import complete
 from hornbook.serving.gate import Gate
 from hornbook.serving.inspecting import inspect
 from hornbook.serving.refusals import Refusal, invalid, json_response
-from hornbook.serving.requests import ChatRequest, CompletionRequest, InspectRequest, RenderRequest
-from hornbook.serving.responses import ERRORS, ChatCompletion, Completion, Health, Inspection, Model, Models, Rendered
+from hornbook.serving.requests import (
+    MOST_TEXTS,
+    ChatRequest,
+    ClassifyRequest,
+    CompletionRequest,
+    InspectRequest,
+    RenderRequest,
+)
+from hornbook.serving.responses import (
+    ERRORS,
+    ChatCompletion,
+    Classification,
+    Completion,
+    Health,
+    Inspection,
+    Model,
+    Models,
+    Rendered,
+)
 from hornbook.serving.site import Served, Site
 
 PAGE = Path(__file__).with_name("page.html")
@@ -97,6 +115,11 @@ def add_answers(app: FastAPI, site: Site) -> None:
         """What the model's chat template makes of messages."""
         return await render(site, request.scope["hornbook"], asked)
 
+    @app.post("/v1/classify", response_model=Classification, responses=refusals, **shared)
+    async def tell_apart(asked: ClassifyRequest, request: Request) -> Response:
+        """Which class each text is of. Only for models that were taught classes."""
+        return await classify(site, request.scope["hornbook"], asked)
+
     @app.post("/v1/inspect", response_model=Inspection, responses=refusals, **shared)
     async def look_inside(asked: InspectRequest, request: Request) -> Response:
         """What each layer would say next, and where a head looks, for the last 128 tokens of a text."""
@@ -158,6 +181,7 @@ def listed(site: Site, served: Served) -> dict[str, Any]:
         "chat": served.chat,
         "lens": served.lens,
         "attention": served.attention,
+        "classes": list(config.labels) or None,
     }
 
 
@@ -197,6 +221,8 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     field = place[0]
     if field == "prompt" and first["type"] != "missing":
         return await on_refusal(request, invalid("prompt: a text, token ids, or a list of either", field))
+    if field == "input" and first["type"] != "missing":
+        return await on_refusal(request, invalid(f"input: a text, or a list of up to {MOST_TEXTS}", field))
     if field == "text" and first["type"] != "missing":
         return await on_refusal(request, invalid("text: a text, or its token ids", field))
     return await on_refusal(request, invalid(f"{field}: {first['msg']}", field))

@@ -55,6 +55,7 @@ def check(model: LanguageModel, top: int, place: tuple[int, int] | None) -> None
     """Refusal before anything is read."""
     try:
         if top:
+            model.require_tokens()
             depths(model)
     except UserError as error:
         raise invalid(str(error), "model", "no_layers") from None

@@ -35,6 +35,7 @@ async def elsewhere(site: Site, function: Callable[[], T]) -> T:
 
 
 async def completion_prompts(site: Site, served: Served, asked: CompletionRequest) -> list[Prompt]:
+    require_writing(served)
     return await elsewhere(site, lambda: [read(served, text) for text in asked.texts])
 
 
@@ -68,6 +69,7 @@ async def render_prompt(site: Site, served: Served, asked: RenderRequest) -> Ren
 
 def conversation(served: Served, asked: ChatRequest | RenderRequest) -> list[dict[str, str]]:
     """The messages; Refusal where the model was not taught to converse."""
+    require_writing(served)
     if not served.chat:
         raise invalid(
             f"{served.name} has no chat template: it continues texts, it was not taught to converse. "
@@ -76,6 +78,12 @@ def conversation(served: Served, asked: ChatRequest | RenderRequest) -> list[dic
             "no_chat_template",
         )
     return [said.message for said in asked.messages]
+
+
+def require_writing(served: Served) -> None:
+    """Refusal for a model that tells classes apart."""
+    if served.model.config.labels:
+        raise invalid(f"{served.name} tells classes apart, and writes nothing: use /v1/classify", "model", "no_tokens")
 
 
 def new_tokens(site: Site, served: Served, prompts: list[Prompt], wanted: int | None) -> int:
@@ -96,5 +104,5 @@ def new_tokens(site: Site, served: Served, prompts: list[Prompt], wanted: int | 
     return min(room, most) if wanted is None else wanted
 
 
-def too_long(message: str) -> Refusal:
-    return invalid(message, "prompt", TOO_LONG)
+def too_long(message: str, field: str = "prompt") -> Refusal:
+    return invalid(message, field, TOO_LONG)

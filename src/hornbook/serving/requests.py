@@ -213,6 +213,16 @@ class RenderRequest(Named):
     add_generation_prompt: bool | None = Field(True, description="Up to where the model's next message begins.")
 
 
+class ClassifyRequest(Named):
+    """Texts, to be told apart."""
+
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
 class InspectRequest(Named):
     """A text, to be looked at layer by layer."""
 

@@ -122,6 +122,27 @@ class Rendered(Sent):
     ids: list[int]
 
 
+class TextUsage(Sent):
+    prompt_tokens: int = Field(description="Tokens of the texts that were read.")
+    total_tokens: int
+
+
+class ClassifiedText(Sent):
+    index: int
+    label: str = Field(description="The likeliest class.")
+    classes: dict[str, float] = Field(description="The probability of each, the likeliest first.")
+    note: str | None = Field(description="What was left out of a text that is longer than the context.")
+
+
+class Classification(Sent):
+    """Which class each text is of."""
+
+    object: Literal["list"]
+    model: str
+    data: list[ClassifiedText]
+    usage: TextUsage
+
+
 class LogitLens(Sent):
     layers: list[str]
     top: list[list[list[tuple[int, float]]]] = Field(
@@ -161,6 +182,7 @@ class Model(Sent):
     chat: bool = Field(description="Whether it has a chat template.")
     lens: bool = Field(description="Whether /v1/inspect has layers to look at.")
     attention: Attention | None = Field(description="What there is of it for /v1/inspect.")
+    classes: list[str] | None = Field(description="That it tells apart by /v1/classify; null where it writes texts.")
 
 
 class Models(Sent):

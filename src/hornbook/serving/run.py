@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hornbook import machine
 from hornbook.checkpoint import load
 from hornbook.config import Serve
 from hornbook.errors import UserError
+from hornbook.evaluation.wanted import taught
 from hornbook.generation.engine import Engine
 from hornbook.generation.swift import quicken
 from hornbook.layers.model import LanguageModel
@@ -32,7 +33,7 @@ from hornbook.serving.keys import VARIABLE, Keys, read_keys
 from hornbook.serving.logs import Handler, Log
 from hornbook.serving.site import Served, Site
 from hornbook.serving.threads import dismiss
-from hornbook.serving.worker import Worker
+from hornbook.serving.worker import NoEngine, Worker
 
 BACKLOG = 1024
 """Connections that the system holds until they are taken."""
@@ -95,7 +96,7 @@ def serve(settings: Serve) -> None:
     with listening(settings) as listener:
         allow_connections(settings.connections)
         models = {name: opened(name, run, settings) for name, run in runs.items()}
-        site = site_of(models, settings, keys, Log(sys.stderr))
+        site = site_of(models, settings, keys, Log(sys.stderr), {name: taught(run) for name, run in runs.items()})
         dismiss()
         gc.freeze()  # or now and then the collector would look through all of it, a tenth of a second for every stream
         server_of(site, functools.partial(announce, site, listener)).run([listener])
@@ -109,15 +110,26 @@ def announce(site: Site, listener: socket.socket) -> None:
     print(f"hornbook: {', '.join(site.served)} at {url} (Ctrl-C ends)", flush=True)
 
 
-def site_of(models: dict[str, LanguageModel], settings: Serve, keys: Keys, log: Log) -> Site:
-    """Models with an engine each; they share what memory is set aside for caches."""
-    served = {name: Served(name, model, worker_of(model, len(models), settings, log)) for name, model in models.items()}
+def site_of(
+    models: dict[str, LanguageModel],
+    settings: Serve,
+    keys: Keys,
+    log: Log,
+    taught: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Site:
+    """Models with an engine each; they share what memory is set aside for caches. `taught`: by what settings, if by
+    any."""
+    known, served = taught or {}, {}
+    for name, model in models.items():
+        served[name] = Served(name, model, worker_of(model, len(models), settings, log), known.get(name, {}))
     return Site(served, settings, keys, log)
 
 
 def worker_of(model: LanguageModel, models: int, settings: Serve, log: Log) -> Worker:
     total = machine.available_memory(model.device) // 2 if settings.memory is None else int(settings.memory * 1e9)
     kept = int(settings.reuse * 1e9) // models
+    if model.config.labels:
+        return Worker(model, functools.partial(NoEngine, model), settings.rows + settings.queue, log.error)
     make = functools.partial(Engine, model, rows=settings.rows, memory=total // models, kept=kept)
     return Worker(model, make, settings.rows + settings.queue, log.error)
 

@@ -66,6 +66,8 @@ class Served:
     name: str
     model: LanguageModel
     worker: Worker
+    taught: Mapping[str, Any] = field(default_factory=dict)
+    """The settings by which it was finetuned, if it was."""
 
     def __post_init__(self) -> None:
         self.spelling = Spelling(self.model.tokenizer)
@@ -78,6 +80,7 @@ def inside(model: LanguageModel) -> tuple[bool, dict[str, int] | None]:
     """Whether there are layers to look at, and what there is of attention."""
     lens, attention = False, None
     with contextlib.suppress(UserError):
+        model.require_tokens()
         lens = bool(depths(model))
     with contextlib.suppress(UserError):
         attention = dict(zip(("layers", "heads"), attention_size(model), strict=True))
@@ -181,6 +184,6 @@ class Site:
         return metrics.text()
 
 
-KNOWN = {"/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/inspect"}
+KNOWN = {"/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/inspect", "/v1/classify"}
 KNOWN |= {"/v1/completions", "/v1/chat/completions", "/v1/chat/render"}
 """Paths that are counted by name."""

@@ -24,6 +24,17 @@ T = TypeVar("T")
 Reading = tuple[Order, Iterator[Any], "asyncio.Future[Any]"]
 
 
+class NoEngine(Engine):
+    """That of a model which writes nothing: it is never busy, and refuses requests."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.rows = model, 0
+        self.waiting, self.reading, self.running = deque(), [], []
+
+    def check(self, request: Request) -> None:
+        self.model.require_tokens()
+
+
 class Worker:
     """One model's engine in a thread of its own.
 

@@ -144,6 +144,8 @@ class Task:
     """Asked: the field that is cut where an example is too long."""
     cut: str = "head"
     """What of it is kept then: head, tail or head+tail."""
+    quoted: bool = False
+    """Asked: answers are parts of the long field, so that there is nothing to learn where one is cut away."""
     tokens: int = 128
     """Asked: of an answer, at most."""
 

@@ -47,8 +47,8 @@ def task(source: Source) -> Task:
 
 
 def answers(name: str, examples: Callable[[str], Iterator[Asked]]) -> Task:
-    """A task of questions. Of a long context the beginning is kept: where the answer stood behind it, the question
-    cannot be answered."""
+    """A task of questions. Of a long context the beginning is kept: a question whose answer stood behind it cannot be
+    answered, and is not learnt."""
     return Task(
         name,
         Asked,
@@ -59,6 +59,7 @@ def answers(name: str, examples: Callable[[str], Iterator[Asked]]) -> Task:
         chat="{context}\n\nAnswer with a few words from this text: {question}",
         long="context",
         cut="head",
+        quoted=True,
         tokens=32,
     )
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
+from tokenizers.processors import ByteLevel, TemplateProcessing
+from tokenizers.processors import Sequence as Sequenced
 
 from hornbook.atomic import write_text
 from hornbook.errors import UserError
@@ -72,6 +74,21 @@ class Tokenizer:
         """The ids of a text between the special tokens that the tokeniser's own template puts around it, if it has
         one."""
         return self.core.encode(text, add_special_tokens=True).ids
+
+    def framing(self, before: Sequence[int], after: Sequence[int]) -> Tokenizer:
+        """One that puts these special tokens around a text where it is asked for a framed one, as transformers ask by
+        default; the same one where it does already."""
+        if self.encode_framed("a") == [*before, *self.encode("a"), *after]:
+            return self
+        core = tokenizers.Tokenizer.from_str(self.core.to_str())
+        names = {id: core.id_to_token(id) for id in (*before, *after)}
+        template = TemplateProcessing(
+            single=[*(names[id] for id in before), "$A", *(names[id] for id in after)],
+            special_tokens=[(name, id) for id, name in names.items()],
+        )
+        same_text = isinstance(core.post_processor, ByteLevel)  # it only says where in a text each token stands
+        core.post_processor = Sequenced([core.post_processor, template]) if same_text else template
+        return Tokenizer(core, self.specials, self.config)
 
     def _encode_slowly(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]

@@ -18,7 +18,7 @@ from hornbook.errors import UserError
 from hornbook.evaluation.wanted import examples_hash, wanted_task
 from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
-from hornbook.lessons import Lessons
+from hornbook.lessons import Lessons, frame
 from hornbook.progress import say
 from hornbook.tasks import Dialogue, Labelled, Preference, Task, require_packages
 from hornbook.tasks.classify import class_names
@@ -113,6 +113,7 @@ def prepare(settings: Finetune, task: Task, examples: Sequence[Any]) -> tuple[La
             give_class_head(model, labels)
         if model.class_head is not None:
             model.class_head.requires_grad_(True)
+        model.tokenizer = model.tokenizer.framing(*frame(model))
     elif model.config.labels:
         raise UserError(f"{settings.model} tells classes apart, and writes nothing: take the run that it came from")
     elif task.kind in (Dialogue, Preference):
