@@ -413,11 +413,40 @@ def test_the_engine_s_line_counts_its_threads(threads: int, told: str) -> None:
 def test_only_a_long_run_is_compiled(
     minutes: float | None, steps: int | None, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "can_compile", lambda: True)
+    monkeypatch.setattr(machine, "compile_fault", lambda device: None)
     settings = dataclasses.replace(SETTINGS, compile="auto", minutes=minutes, steps=steps)
     assert choices.choose_compile(settings, tiny_model("llama"), 400) == wanted
-    monkeypatch.setattr(machine, "can_compile", lambda: False)
+    monkeypatch.setattr(machine, "compile_fault", lambda device: "there is no C++ compiler")
     assert choices.choose_compile(settings, tiny_model("llama"), 400) == "no"
+
+
+BROKEN = "C++ compile error\n\nOutput:\nmain.cpp:1:10: fatal error: Python.h: No such file or directory"
+
+
+def test_a_compiler_that_fails_is_found_before_a_run_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(function: Any, **more: Any) -> Any:
+        def call(x: Any) -> Any:
+            raise RuntimeError(BROKEN)
+
+        return call
+
+    monkeypatch.setattr(machine.hardware, "can_compile", lambda: True)
+    monkeypatch.setattr(torch, "compile", broken)
+    machine.compile_fault.cache_clear()
+    settings = dataclasses.replace(SETTINGS, device="cpu", compile="auto", minutes=10.0)
+    assert choices.choose(settings, tiny_model("llama"), 400, {}).compile == "no"
+    assert "fatal error: Python.h: No such file" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"torch.compile does not work here \(.*Python.h.*: --compile no does without"):
+        choices.choose(dataclasses.replace(settings, compile="yes"), tiny_model("llama"), 400, {})
+    machine.compile_fault.cache_clear()
+
+
+@pytest.mark.skipif(not machine.can_compile(), reason="there is no C++ compiler")
+def test_a_compiler_that_works_is_found_to_work() -> None:
+    machine.compile_fault.cache_clear()
+    assert machine.compile_fault() is None
 
 
 def test_an_automatic_batch_is_the_largest_of_the_fast_ones_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,6 +271,24 @@ def test_heads_that_cannot_be_are_refused(
         train(settings(text_folder, tmp_path / "run", steps=1, **({"model": model} | changes)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"heads": 3, "dim": 32}, "cannot be divided among 3 heads"),
+        ({"rows": 3}, "cannot be divided into parts of --rows 3"),
+        ({"track": ("tensorbord",)}, "Did you mean 'tensorboard'"),
+        ({"tasks": ("hellaswga",)}, "Did you mean 'hellaswag'"),
+        ({"model": "rnn-tiny", "heads": None, "recompute": True}, "--recompute is for models made of blocks"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_a_text_is_looked_for(
+    changes: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        train(settings(tmp_path / "no-such-text", tmp_path / "run", steps=1, **changes))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_the_batch_named(text_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the loss became nan at step \d+ \(batch \d+\)"):
         train(settings(text_folder, tmp_path / "run", steps=50, lr=1e30, clip=0.0, warmup=0))

@@ -3,6 +3,7 @@
 from hornbook.machine.hardware import (
     can_compile,
     check_device,
+    compile_fault,
     cores,
     describe,
     number_of,
@@ -31,6 +32,7 @@ __all__ = [
     "bf16_pays",
     "can_compile",
     "check_device",
+    "compile_fault",
     "cores",
     "describe",
     "fastest_exact_products",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -61,6 +62,20 @@ def physical_cores() -> int:
 def can_compile() -> bool:
     """Whether torch.compile can make CPU code here: it needs a C++ compiler."""
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+@cache
+def compile_fault(device: str = "cpu") -> str | None:
+    """Why torch.compile does not work here, in a line; None where it made something small that is right."""
+    if not can_compile():
+        return "there is no C++ compiler"
+    numbers = torch.arange(64.0, device=device)
+    try:
+        found = torch.compile(lambda x: 2 * x + 1, dynamic=False)(numbers)
+    except Exception as error:  # whatever a compiler, or what drives it, has to say
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        return next((line for line in lines if "error:" in line), lines[0])[:200]
+    return None if torch.equal(found, 2 * numbers + 1) else "what it compiles computes something else"
 
 
 def describe(device: torch.device) -> str:

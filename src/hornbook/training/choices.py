@@ -13,6 +13,7 @@ import torch
 from hornbook import machine
 from hornbook.adapt.lora import training_flops
 from hornbook.config import Learning
+from hornbook.errors import UserError
 from hornbook.layers.attention import Where
 from hornbook.layers.model import LanguageModel
 from hornbook.layers.transformer import band
@@ -32,12 +33,14 @@ SHORT = 240
 def choose(settings: Settings, model: LanguageModel, tokens: int, earlier: dict[str, Any]) -> Settings:
     """`settings` with nothing left open: as `earlier`, the saved settings of a run that carries on, else measured.
 
-    `tokens` are those of an epoch.
+    `tokens` are those of an epoch. UserError where torch.compile is asked for and does not work.
     """
     for name, measure in CHOICES.items():
         if getattr(settings, name) in (None, "auto"):
             value = earlier[name] if name in earlier else measure(settings, model, tokens)
             settings = dataclasses.replace(settings, **{name: value})
+    if settings.compile == "yes" and (fault := machine.compile_fault(str(settings.device))):
+        raise UserError(f"torch.compile does not work here ({fault}): --compile no does without it")
     return settings
 
 
@@ -96,8 +99,8 @@ def choose_compile(settings: Learning, model: LanguageModel, tokens: int) -> str
         seconds = read * training_flops(model, context) / (2e11 if settings.device == "cpu" else 5e13)
     if seconds <= SHORT:
         return "no"
-    if not machine.can_compile():
-        say("no C++ compiler here: running without torch.compile, about half as fast")
+    if fault := machine.compile_fault(str(settings.device)):
+        say(f"torch.compile does not work here ({fault}): running without it, about half as fast")
         return "no"
     say(
         f"torch.compile: half a minute or more at the start (a few seconds where it was done before), then up to twice "

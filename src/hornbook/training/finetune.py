@@ -29,7 +29,7 @@ from hornbook.training.conduct import conduct
 from hornbook.training.find_rate import find_rate
 from hornbook.training.origin import begun, origin, settle, short_name
 from hornbook.training.prepare import by_recipe, resolve_config
-from hornbook.training.pretrain import check_parts, with_length
+from hornbook.training.pretrain import check_alone, with_length
 from hornbook.training.task_work import TaskWork
 from hornbook.training.teaching import teach_pad, teach_words
 from hornbook.training.together import choose_together, run_of, several
@@ -41,7 +41,7 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
     """Teach, or go on teaching, a model a task; returns the run's summary. Raises UserError and Interrupted."""
     settings = resolve(settings)
     assert settings.out is not None
-    check_parts(settings)
+    check_alone(settings)
     machine.keep_freed_memory()
     with several(settings) as processes, run_of(settings, processes) as run:
         run.claim()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from hornbook.config import Learning
@@ -142,7 +143,7 @@ class Course:
         self.evaluations = usual_evaluations(settings.minutes)
         self.half = settings.precision == "float16"
         self.at_once = engine.device.type == "cpu" or self.half or settings.guard == "skip" or settings.spike > 0
-        self.pending: tuple[Tensor, Tensor, int, Taken] | None = None
+        self.pending: tuple[Callable[[], tuple[float, float]], int, Taken] | None = None
         self.asked: Callable[[], bool] = lambda: False
         self.stop = False
         self.began = time.monotonic() - state.seconds
@@ -155,7 +156,8 @@ class Course:
         scale = state.scale if self.half else 1.0
         loss, norm = self.engine.gradients(group, scale)
         factor, first = self.factor(), state.step * self.settings.accumulate
-        reason = self.judge(float(loss), float(norm), first) if self.at_once else None
+        figures = figures_of(loss, norm)
+        reason = self.judge(*figures(), first) if self.at_once else None
         if reason is None:
             with self.engine.processes.heart.at("updating weights"):
                 self.engine.apply(factor, scale)
@@ -167,7 +169,7 @@ class Course:
         taken = Taken(state.step, factor, state.tokens, state.seconds, self.progress, first, reason)
         if not self.at_once:
             self.settle()
-        self.pending = (loss, norm, group.targets, taken)
+        self.pending = (figures, group.targets, taken)
         if self.at_once:
             self.settle()
 
@@ -208,19 +210,35 @@ class Course:
         """Read and tell the figures of a step that have not been read yet."""
         if self.pending is None:
             return
-        (loss, norm, targets, taken), self.pending = self.pending, None
-        value = float(loss)
+        (figures, targets, taken), self.pending = self.pending, None
+        loss, norm = figures()
         if taken.fault is None:
-            if reason := fault(value, float(norm), [], 0.0):
+            if reason := fault(loss, norm, [], 0.0):
                 raise refuse(reason, taken.step, taken.batch)
-            self.state.nats += value * targets
+            self.state.nats += loss * targets
             self.state.targets += targets
-        self.watch.step(taken, value, float(norm))
+        self.watch.step(taken, loss, norm)
 
     def clock(self) -> None:
         """Bring up to date what all processes go by: seconds, progress, and whether somebody asked to stop."""
         self.state.seconds, self.stop = self.engine.processes.agree(time.monotonic() - self.began, self.asked())
         self.progress = share_done(self.state, self.steps, self.minutes)
+
+
+def figures_of(loss: Tensor, norm: Tensor) -> Callable[[], tuple[float, float]]:
+    """What gives both as numbers. Of a GPU it waits until they are there, and for nothing that it was sent since."""
+    if loss.device.type != "cuda":
+        return lambda: (float(loss), float(norm))
+    both = torch.stack([loss.detach().double(), norm.detach().double()])
+    copy = torch.empty(2, dtype=torch.float64, pin_memory=True).copy_(both, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record(torch.cuda.current_stream(loss.device))
+
+    def figures() -> tuple[float, float]:
+        there.synchronize()
+        return float(copy[0]), float(copy[1])
+
+    return figures
 
 
 def over(state: State, settings: Learning, steps: int | None, replay: Replay | None) -> bool:

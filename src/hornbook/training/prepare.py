@@ -16,21 +16,29 @@ from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.optimizers import DEFAULT_RATES
+from hornbook.training.recompute import no_blocks
 
 Settings = TypeVar("Settings", Train, Finetune)
 
 
 def resolve_config(settings: Train, tokenizer: Tokenizer) -> ModelConfig:
     """The named size with the settings' changes and the tokeniser's vocabulary."""
+    separator = tokenizer.eos  # opens documents as well as it closes them here, whatever the tokeniser calls its bos
+    return changed(settings).replace(vocab=tokenizer.vocab, bos=separator, eos=separator, pad=tokenizer.pad)
+
+
+def changed(settings: Train) -> ModelConfig:
+    """The named size with the settings' changes. UserError for what it does not have, and what does not go together."""
     base = models.find_size(settings.model)
     changes = {name: value for name in MODEL_FIELDS if (value := getattr(settings, name)) is not None}
     known = set(models.family(base.family).CONFIG.values())
     if foreign := sorted(set(changes) - known):
         raise UserError(f"{settings.model} has no {', '.join('--' + name for name in foreign)}")
-    separator = tokenizer.eos  # opens documents as well as it closes them here, whatever the tokeniser calls its bos
-    config = base.replace(**changes, vocab=tokenizer.vocab, bos=separator, eos=separator, pad=tokenizer.pad)
+    config = base.replace(**changes)
     if isinstance(config, TransformerConfig):
         check_heads(config.resolved())
+    elif settings.recompute:
+        raise no_blocks()
     return config
 
 

@@ -28,9 +28,10 @@ from hornbook.training.find_rate import find_rate
 from hornbook.training.like import LENGTHS, replay
 from hornbook.training.like import told as repeated
 from hornbook.training.origin import begun, origin, settle, short_name
-from hornbook.training.prepare import by_recipe, resolve_config, row_length
+from hornbook.training.prepare import by_recipe, changed, resolve_config, row_length
 from hornbook.training.sample import speak
 from hornbook.training.together import choose_together, run_of, several
+from hornbook.training.tracking import require_tracker
 from hornbook.training.work import TextWork
 
 Settings = TypeVar("Settings", bound=Learning)
@@ -40,6 +41,10 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
     """Train, or carry on, the run that `settings` describe; returns its summary. Raises UserError and Interrupted."""
     settings = resolve(settings)
     assert settings.out is not None
+    check_alone(settings)
+    require_tasks(settings.tasks)
+    if origin(settings.model) is None:
+        changed(settings)
     machine.keep_freed_memory()
     with several(settings) as processes, run_of(settings, processes) as run:
         run.claim()
@@ -79,10 +84,8 @@ def prepare(settings: Train) -> tuple[Data, dict[str, Shard] | dict[str, Mixed],
         model = models.build(config)
         model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
-    check_parts(settings)
     if not model.counted:
         batches(shards["train"], 1, row_length(settings, model), settings.seed)  # a text that is too short says so
-    require_tasks(settings.tasks)
     return data, shards, model, facts
 
 
@@ -118,8 +121,11 @@ def with_length(settings: Settings, epochs: float) -> Settings:
     return settings if given else dataclasses.replace(settings, epochs=epochs)
 
 
-def check_parts(settings: Learning) -> None:
-    """A UserError for parts that a batch cannot be cut into."""
+def check_alone(settings: Learning) -> None:
+    """UserErrors for what can be seen before any text and model: parts that a batch cannot be cut into, trackers that
+    are not there."""
+    for name in settings.track:
+        require_tracker(name)
     if settings.rows and settings.batch != "auto" and settings.batch % settings.rows:
         good = ", ".join(str(n) for n in range(1, settings.batch + 1) if settings.batch % n == 0)
         raise UserError(f"--batch {settings.batch} cannot be divided into parts of --rows {settings.rows}: {good} can")

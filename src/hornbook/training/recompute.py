@@ -14,6 +14,10 @@ def recompute_activations(model: nn.Module) -> None:
     """Have every block of `model` do so, from outside. UserError for a model without blocks."""
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.ModuleList):
-        raise UserError("--recompute is for models made of blocks: this one has none")
+        raise no_blocks()
     for block in (*blocks, *getattr(model, "encoder", ())):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def no_blocks() -> UserError:
+    return UserError("--recompute is for models made of blocks: this one has none")

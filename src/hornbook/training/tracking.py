@@ -163,8 +163,14 @@ SINKS: dict[str, Callable[[Path, Mapping[str, Any], int], Sink]] = {
 def tracker(name: str, folder: str | Path, settings: Mapping[str, Any]) -> Callback:
     """The callback of one of SINKS for the run in `folder`; nothing is written before its first moment.
 
-    UserError for a name that is none, or whose package is missing.
+    UserError as `require_tracker`.
     """
+    require_tracker(name)
+    return Tracker(name, Path(folder), settings)
+
+
+def require_tracker(name: str) -> None:
+    """UserError for a name that is none, or whose package is missing."""
     if name not in SINKS:
         raise unknown("tracker", name, SINKS)
     if importlib.util.find_spec(name) is None:
@@ -172,7 +178,6 @@ def tracker(name: str, folder: str | Path, settings: Mapping[str, Any]) -> Callb
         if name == "tensorboard":
             raise missing_extra(name, "track", purpose)
         raise UserError(f"{purpose} needs the package '{name}': {sys.executable} -m pip install {name}")
-    return Tracker(name, Path(folder), settings)
 
 
 class Tracker:
