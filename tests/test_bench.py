@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import mmap
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,38 @@ def test_memory_is_told_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.peak_memory() == machine.resident_memory()
     assert 0.5 * real < machine.peak_memory() < 4 * real
     assert memory.available_memory() > 2**20
+
+
+GROUPS = {
+    "second version": ("0::/a/b\n", "", ("memory.max", "memory.current", "inactive_file")),
+    "first version": (
+        "5:cpu:/\n4:memory:/a/b\n0::/a/b\n",
+        "memory",
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+}
+
+
+@pytest.mark.parametrize("version", GROUPS)
+def test_a_container_s_limit_counts_as_memory(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, controller, (most, used, files) = GROUPS[version]
+    (tmp_path / "cgroup").write_text(said)
+    groups = tmp_path / "groups"
+    for place, limit, use in (("", "max", 900), ("a", "1000", 700), ("a/b", "9223372036854771712", 600)):
+        folder = groups / controller / place
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / most).write_text(f"{limit}\n")
+        (folder / used).write_text(f"{use}\n")
+        (folder / "memory.stat").write_text(f"anon 5\n{files} 50\n")
+    assert memory.group_memory(tmp_path / "cgroup", groups) == 1000 - 700 + 50
+    monkeypatch.setattr(memory, "GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "GROUPS", groups)
+    if sys.platform == "linux":
+        assert memory.available_memory() == 350
+    (groups / controller / "a" / most).write_text("max\n")
+    (groups / controller / "a" / "b" / most).write_text("max\n")
+    assert memory.group_memory(tmp_path / "cgroup", groups) is None
+    assert memory.group_memory(tmp_path / "no such file", groups) is None
 
 
 @pytest.mark.parametrize(

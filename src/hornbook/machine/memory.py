@@ -7,11 +7,18 @@ import ctypes
 import gc
 import os
 import sys
+from pathlib import Path
 
 import torch
 
 from hornbook.proc import read_kilobytes
 
+GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Of the second and the first version of control groups: limit, use, and what of that can be taken back."""
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2  # malloc.h
 
 
@@ -65,15 +72,38 @@ def forget_peak(device: torch.device) -> bool:
 
 
 def available_memory(device: torch.device | None = None) -> int:
-    """Bytes that can be taken without swapping; of a CUDA device, its free ones."""
+    """Bytes that can be taken without swapping, within the limits of a container; of a CUDA device, its free ones."""
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if found := read_kilobytes("/proc/meminfo", "MemAvailable"):
-        return found
+        return min(found, group_memory(GROUP, GROUPS) or found)
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
         return 2 * 2**30
+
+
+def group_memory(group: Path, groups: Path) -> int | None:
+    """Bytes that this process's control group, and those above it, leave it; None where none sets a limit.
+
+    `group` as in cgroups(7), whose controllers stand in the folder `groups`. Pages of files that the kernel can take
+    back count as free.
+    """
+    rooms = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in group.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            top = groups / controllers
+            most, used, files = FILES[controllers]
+            inside = top / path.lstrip("/")
+            for place in (inside, *(above for above in inside.parents if above.is_relative_to(top))):
+                with contextlib.suppress(OSError, ValueError):
+                    limit = int((place / most).read_text())  # ValueError: max
+                    stated = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+                    rooms.append(limit - int((place / used).read_text()) + int(stated.get(files, 0)))
+    return max(0, min(rooms)) if rooms else None
 
 
 def status(name: str) -> int:
