@@ -93,6 +93,20 @@ def test_figures_read_late_are_the_same_figures() -> None:
     assert (first.nats, first.targets) == (second.nats, second.targets)
 
 
+@pytest.mark.parametrize("place", ["evaluating", "updating weights"])
+def test_memory_that_runs_out_beside_the_gradients_ends_the_run_in_a_line(place: str) -> None:
+    def full(*_: object) -> tuple[float, float]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    one, told = engine(), Steps()
+    watch = dataclasses.replace(told.watch, evaluate=full) if place == "evaluating" else told.watch
+    if place != "evaluating":
+        one.apply = full  # type: ignore[method-assign, assignment]
+    with pytest.raises(UserError, match=f"memory ran out while {place}; the last checkpoint is whole"):
+        fit(one, told, SETTINGS, 1, State(), watch)  # type: ignore[arg-type]
+    assert told.saved == []
+
+
 def test_of_equal_figures_the_lower_loss_makes_the_best() -> None:
     found, state = iter([(-0.5, 0.9), (-0.5, 0.4), (-0.5, 0.4), (-0.4, 0.1), (-0.6, 2.0)]), State()
     best: list[bool] = []

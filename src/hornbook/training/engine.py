@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -201,6 +201,20 @@ def precision(settings: Learning, device: torch.device) -> Callable[[], contextl
     """Makes the context of a forward pass: autocast, or none."""
     dtype = PRECISIONS[settings.precision]
     return partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
+
+
+@contextlib.contextmanager
+def enough_memory(doing: str) -> Iterator[None]:
+    """UserError where memory runs out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"memory ran out while {doing}; the last checkpoint is whole. Less is needed with fewer --rows, a shorter "
+            "--context, --recompute or a smaller model"
+        ) from None
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hornbook.config import Learning
 from hornbook.data.loader import Group, Loader
-from hornbook.training.engine import Engine
+from hornbook.training.engine import Engine, enough_memory
 from hornbook.training.guard import PATIENCE, fault, refuse, remember
 from hornbook.training.interrupt import Interrupted, deferred_interrupts
 from hornbook.training.like import Replay
@@ -105,7 +105,7 @@ def fit(
             due = course.evaluation_due(before)
             if due or course.progress >= 1:
                 course.settle()
-                with engine.processes.heart.at("evaluating"):
+                with engine.processes.heart.at("evaluating"), enough_memory("evaluating"):
                     found = watch.evaluate(state)
                 better = found < (state.best, state.best_loss)
                 if better:
@@ -159,7 +159,7 @@ class Course:
         figures = figures_of(loss, norm)
         reason = self.judge(*figures(), first) if self.at_once else None
         if reason is None:
-            with self.engine.processes.heart.at("updating weights"):
+            with self.engine.processes.heart.at("updating weights"), enough_memory("updating weights"):
                 self.engine.apply(factor, scale)
         else:
             self.engine.drop()
