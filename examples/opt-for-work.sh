@@ -8,7 +8,7 @@ LEARN=${LEARN:---minutes 30}
 TUNE=${TUNE:---minutes 30 --eval-examples 1000}
 hornbook train opt-tiny --data "$DATA" --vocab 8192 --context 512 $LEARN --out "$OUT" "$@"
 hornbook finetune "$OUT" imdb $TUNE --out "$OUT-imdb"
-hornbook finetune "$OUT" cnn-dailymail $TUNE --out "$OUT-summaries"
+hornbook finetune "$OUT" cnn-dailymail $TUNE --patience 3 --out "$OUT-summaries"
 hornbook evaluate "$OUT-imdb" --show 3
 hornbook evaluate "$OUT-summaries" --show 3
 hornbook report "$OUT-imdb"

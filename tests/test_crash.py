@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from hornbook import machine
 from hornbook.cli import main
 from hornbook.run import read_log
 
@@ -169,4 +170,24 @@ def test_a_run_killed_twenty_times_and_out_of_disk_equals_one_that_was_not(text_
     assert wait(begun(arguments, b)) == 0
     assert wait(begun(command(str(text_folder), a, 1600), a)) == 0
     assert Path(f"{b}.err").read_text().count("carrying on at step") > 10
+    check_equal(b, a, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not machine.can_compile(), reason="needs a C++ compiler")
+def test_a_compiled_run_in_bfloat16_on_two_threads_is_carried_on_exactly_too(text_folder: Path, tmp_path: Path) -> None:
+    """As long runs are computed unless told otherwise; the smallest ones above are neither."""
+
+    def long(out: Path) -> list[str]:
+        told = [
+            word for word in command(str(text_folder), out, 300) if not word.startswith(("--precision", "--threads"))
+        ]
+        return [*told, "--precision=bfloat16", "--threads=2", "--compile=yes"]
+
+    seed, a, b = 11, tmp_path / "a", tmp_path / "b"
+    assert wait(begun(long(a), a)) == 0, Path(f"{a}.err").read_text()
+    kill(3, begun, long(b), b, seed)
+    assert wait(begun(long(b), b)) == 0
+    assert Path(f"{b}.err").read_text().count("carrying on at step") >= 2
+    assert "bfloat16, written-out attention, torch.compile" in Path(f"{b}.err").read_text()
     check_equal(b, a, seed)

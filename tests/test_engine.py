@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers import VOCAB, stream, tiny_model
+from helpers import VOCAB, stream, tiny_config, tiny_model
 from hornbook import machine, models
 from hornbook.config import Train
 from hornbook.data.batches import NO_TARGET, Batch, Batches
@@ -30,6 +30,7 @@ from hornbook.layers.mlp import ACTIVATIONS
 from hornbook.layers.transformer import band
 from hornbook.training import batch_size, choices, engine
 from hornbook.training.engine import Engine
+from hornbook.training.lookups import ordered_lookups, summed_rows
 from hornbook.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
 from hornbook.training.optimizers import Optimizers
 
@@ -179,6 +180,39 @@ def test_compiled_steps_are_the_plain_ones() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=ROUNDING)
     # gelu_tanh, softmax and loss are other formulas of the same numbers there, so a few roundings more
     assert float((flat(plain) - flat(compiled)).abs().max()) < 3 * ROUNDING * float(flat(plain).abs().max())
+
+
+@pytest.mark.skipif(not machine.can_compile(), reason="there is no C++ compiler")
+def test_compiled_gradients_of_a_table_are_the_same_numbers_each_time() -> None:
+    """Each of a few ids stands in many places, whose gradients two threads add up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        config = tiny_config("gpt2", vocab=1000, context=256)
+        one = Engine(models.build(config), dataclasses.replace(SETTINGS, compile="yes", batch=16))
+        ids = torch.randint(0, 20, (16, 257), generator=torch.Generator().manual_seed(0))
+        wanted = Group([Batch(ids[:, :-1], ids[:, 1:])], 16 * 256, 16 * 256)
+        found = set()
+        for _ in range(10):
+            one.gradients(wanted)
+            found.add(flat(one).numpy().tobytes())
+        assert len(found) == 1
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_is_looked_up_in_order_is_what_a_table_gives() -> None:
+    torch.manual_seed(0)
+    plain, ordered = nn.Embedding(7, 5), nn.Embedding(7, 5)
+    ordered.load_state_dict(plain.state_dict())
+    ordered_lookups(ordered)
+    ids, weights = torch.randint(0, 6, (4, 9)), torch.randn(4, 9, 5)
+    for table in (plain, ordered):
+        (table(ids) * weights).sum().backward()
+    assert torch.equal(plain(ids), ordered(ids))
+    assert plain.weight.grad is not None
+    assert torch.equal(plain.weight.grad, ordered.weight.grad)
+    torch.library.opcheck(summed_rows, (weights, ids, 7))
 
 
 def test_gelu_tanh_as_a_sigmoid_is_gelu_tanh(monkeypatch: pytest.MonkeyPatch) -> None:

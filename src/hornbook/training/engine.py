@@ -21,6 +21,7 @@ from hornbook.parallel.processes import Processes
 from hornbook.parallel.sharding import averaged, compile_blocks, divided, exchange, spread
 from hornbook.parallel.tensors import local, total_norm
 from hornbook.progress import say
+from hornbook.training.lookups import ordered_lookups
 from hornbook.training.objective import Objective
 from hornbook.training.optimizers import Optimizers
 from hornbook.training.recompute import recompute_activations
@@ -50,8 +51,10 @@ class Engine:
         place(model, settings)
         if settings.recompute:
             recompute_activations(model)
-        if settings.compile == "yes" and divided(self.processes):
-            compile_blocks(model)
+        if settings.compile == "yes":
+            ordered_lookups(model)
+            if divided(self.processes):
+                compile_blocks(model)
         spread(model, self.processes, self.dtype)
         self.optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
