@@ -52,9 +52,7 @@ class Engine:
         if settings.recompute:
             recompute_activations(model)
         if settings.compile == "yes":
-            ordered_lookups(model)
-            if divided(self.processes):
-                compile_blocks(model)
+            (compile_blocks if divided(self.processes) else ordered_lookups)(model)
         spread(model, self.processes, self.dtype)
         self.optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
