@@ -340,6 +340,22 @@ def kept_for_gradients(one: Engine) -> int:
     return sum(kept)
 
 
+def test_activations_are_computed_again_once_however_many_engines_a_model_has_had() -> None:
+    """`--batch auto` tries with an engine of its own."""
+    model, passes = tiny_model("llama"), []
+    forward = model.blocks[0].forward
+
+    def counted(*given: Any, **more: Any) -> Any:
+        passes.append(1)
+        return forward(*given, **more)
+
+    model.blocks[0].forward = counted
+    for _ in range(2):
+        last = Engine(model, dataclasses.replace(SETTINGS, recompute=True))
+    last.gradients(group())
+    assert len(passes) == 2
+
+
 def test_a_model_without_blocks_cannot_recompute() -> None:
     with pytest.raises(UserError, match="--recompute is for models made of blocks"):
         engine_of("rnn", recompute=True)
@@ -498,6 +514,10 @@ def test_an_automatic_batch_is_the_largest_of_the_fast_ones_that_fit(monkeypatch
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(), strict=True))
     assert batch_size.find_batch(SETTINGS, model, 48 * 3) == 2  # three windows and no more
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr(machine, "forget_peak", forgotten.append)
+    batch_size.find_batch(SETTINGS, model, 48 * 3)
+    assert forgotten == [torch.device("cpu")]  # so that a run's peak is its own
 
 
 def test_a_real_automatic_batch_fits() -> None:

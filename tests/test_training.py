@@ -6,12 +6,14 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -287,6 +289,16 @@ def test_what_does_not_go_together_is_said_before_a_text_is_looked_for(
     with pytest.raises(UserError, match=told):
         train(settings(tmp_path / "no-such-text", tmp_path / "run", steps=1, **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_told_of_on_a_full_disk_too(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = train(settings(text_folder, tmp_path / "run", steps=2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
+    assert train(settings(text_folder, tmp_path / "run", steps=2)) == summary
+    with pytest.raises(UserError, match="MB free: free some"):
+        train(settings(text_folder, tmp_path / "other", steps=2))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_batch_named(text_folder: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Batch:
         return Batch(*(None if x is None else x[rows] for x in vars(self).values()))  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> Batch:
-        """On `device`; to a GPU the copy runs beside the computation."""
+        """On `device`; to a GPU from pinned memory, so that nobody waits for the copy."""
         if device.type == "cpu":
             return self
         pinned = [x.pin_memory() if x is not None and device.type == "cuda" else x for x in vars(self).values()]

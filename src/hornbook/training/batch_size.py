@@ -45,6 +45,7 @@ def find_batch(settings: Learning, model: LanguageModel, tokens: int) -> int:
             break
         rows, before = 2 * rows, after
     engine.drop()
+    machine.forget_peak(engine.device)
     torch.set_rng_state(random)
     good = [rows for rows, found in speeds.items() if found >= NEAR * max(speeds.values())]
     chosen = max(good, default=1)

@@ -47,16 +47,18 @@ def conduct(
     tracked = (tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track)
     kept = [snapshots(settings.snapshots)] if settings.snapshots else []
     told = [*callbacks, *tracked, *kept] if processes.main else []
+    finished = run.folder / "summary.json"
     session = None if callable(task) else Session(settings, model, task, run, told, course, processes)
     if session is not None:
         parts = isinstance(session.saver, PartSaver)
-        run.check_space(checkpoint_bytes(model, session.engine.optimizers.all, parts))
+        if not finished.exists():
+            run.check_space(checkpoint_bytes(model, session.engine.optimizers.all, parts))
         facts |= {"total_steps": session.steps} if session.steps else {}
     with processes.main_first():
         run.begin(dataclasses.asdict(settings) | facts, changeable=CHANGEABLE)
-    if (run.folder / "summary.json").exists():
+    if finished.exists():
         say(f"{run.folder} is finished")
-        return read_object(run.folder / "summary.json")
+        return read_object(finished)
     with Bar(run.folder.name) as bar:
         found = session.learn(bar) if session is not None else task(bar, told)  # type: ignore[operator]
     about |= {"family": model.config.family, "parameters": model.parameter_count()}
@@ -64,6 +66,6 @@ def conduct(
         about["learnt"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     summary = found | about
     if processes.main:
-        write_json(run.folder / "summary.json", summary)
+        write_json(finished, summary)
     tell(told, Moment("end", summary.get("steps", 0), summary, model, run.folder))
     return summary
