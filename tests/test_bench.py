@@ -86,11 +86,11 @@ def test_memory_is_told_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 GROUPS = {
-    "second version": ("0::/a/b\n", "", ("memory.max", "memory.current", "inactive_file")),
+    "second version": ("0::/a/b\n", "", ("memory.max", "memory.current", "")),
     "first version": (
         "5:cpu:/\n4:memory:/a/b\n0::/a/b\n",
         "memory",
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ),
 }
 
@@ -105,12 +105,14 @@ def test_a_container_s_limit_counts_as_memory(version: str, tmp_path: Path, monk
         folder.mkdir(parents=True, exist_ok=True)
         (folder / most).write_text(f"{limit}\n")
         (folder / used).write_text(f"{use}\n")
-        (folder / "memory.stat").write_text(f"anon 5\n{files} 50\n")
+        (folder / "memory.stat").write_text(f"anon 5\n{files}inactive_file 30\n{files}active_file 20\n")
     assert memory.group_memory(tmp_path / "cgroup", groups) == 1000 - 700 + 50
     monkeypatch.setattr(memory, "GROUP", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "GROUPS", groups)
     if sys.platform == "linux":
         assert memory.available_memory() == 350
+        (groups / controller / "a" / used).write_text("1100\n")
+        assert memory.available_memory() == 0
     (groups / controller / "a" / most).write_text("max\n")
     (groups / controller / "a" / "b" / most).write_text("max\n")
     assert memory.group_memory(tmp_path / "cgroup", groups) is None

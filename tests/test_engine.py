@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ from hornbook.layers.attention import Where, deferred, flexible, fused, material
 from hornbook.layers.cross_entropy import linear_cross_entropy
 from hornbook.layers.mlp import ACTIVATIONS
 from hornbook.layers.transformer import band
+from hornbook.parallel.processes import Processes
+from hornbook.run import Run
 from hornbook.training import batch_size, choices, engine
 from hornbook.training.engine import Engine
 from hornbook.training.lookups import ordered_lookups, summed_rows
 from hornbook.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
 from hornbook.training.optimizers import Optimizers
+from hornbook.training.together import choose_together
 
 ROUNDING = 1e-5
 """Sums of at most 1,000 float32 products in another order: 1,000 times 6e-8, relative to the largest."""
@@ -195,7 +199,7 @@ def test_compiled_gradients_of_a_table_are_the_same_numbers_each_time() -> None:
         found = set()
         for _ in range(10):
             one.gradients(wanted)
-            found.add(flat(one).numpy().tobytes())
+            found.add(one.model.embedding.weight.grad.numpy().tobytes())
         assert len(found) == 1
     finally:
         torch.set_num_threads(threads)
@@ -463,16 +467,25 @@ def test_the_engine_s_line_counts_its_threads(threads: int, told: str) -> None:
 def test_only_a_long_run_is_compiled(
     minutes: float | None, steps: int | None, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "compile_fault", lambda device: None)
+    monkeypatch.setattr(machine, "can_compile", lambda: True)
     settings = dataclasses.replace(SETTINGS, compile="auto", minutes=minutes, steps=steps)
     assert choices.choose_compile(settings, tiny_model("llama"), 400) == wanted
-    monkeypatch.setattr(machine, "compile_fault", lambda device: "there is no C++ compiler")
+    monkeypatch.setattr(machine, "can_compile", lambda: False)
     assert choices.choose_compile(settings, tiny_model("llama"), 400) == "no"
 
 
 BROKEN = "C++ compile error\n\nOutput:\nmain.cpp:1:10: fatal error: Python.h: No such file or directory"
 
 
+@pytest.fixture
+def fresh_verdict() -> Iterator[None]:
+    """On whether torch.compile works, before and after."""
+    machine.compile_fault.cache_clear()
+    yield
+    machine.compile_fault.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_verdict")
 def test_a_compiler_that_fails_is_found_before_a_run_and_done_without(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -484,18 +497,34 @@ def test_a_compiler_that_fails_is_found_before_a_run_and_done_without(
 
     monkeypatch.setattr(machine.hardware, "can_compile", lambda: True)
     monkeypatch.setattr(torch, "compile", broken)
-    machine.compile_fault.cache_clear()
-    settings = dataclasses.replace(SETTINGS, device="cpu", compile="auto", minutes=10.0)
-    assert choices.choose(settings, tiny_model("llama"), 400, {}).compile == "no"
+    chosen = dataclasses.replace(SETTINGS, device="cpu", compile="yes")
+    left_open = dataclasses.replace(chosen, compile="auto")
+    assert choices.tried(chosen, left_open, {}).compile == "no"
     assert "fatal error: Python.h: No such file" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"torch.compile does not work here \(.*Python.h.*: --compile no does without"):
-        choices.choose(dataclasses.replace(settings, compile="yes"), tiny_model("llama"), 400, {})
-    machine.compile_fault.cache_clear()
+        choices.tried(chosen, chosen, {})
+    with pytest.raises(UserError, match="this run was computed with it, and carries on only where it works"):
+        choices.tried(chosen, left_open, {"compile": "yes"})
+    plain = dataclasses.replace(SETTINGS, compile="no")
+    assert choices.tried(plain, left_open, {}) == plain
+
+
+def test_a_finished_run_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fault(device: str) -> str:
+        raise AssertionError("tried")
+
+    monkeypatch.setattr(machine, "compile_fault", fault)
+    chosen, run = dataclasses.replace(SETTINGS, device="cpu", compile="yes"), Run(tmp_path / "run")
+    with pytest.raises(AssertionError, match="tried"):
+        choose_together(chosen, tiny_model("llama"), 400, run, Processes())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    assert choose_together(chosen, tiny_model("llama"), 400, run, Processes()).compile == "yes"
 
 
 @pytest.mark.skipif(not machine.can_compile(), reason="there is no C++ compiler")
+@pytest.mark.usefixtures("fresh_verdict")
 def test_a_compiler_that_works_is_found_to_work() -> None:
-    machine.compile_fault.cache_clear()
     assert machine.compile_fault() is None
 
 

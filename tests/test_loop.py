@@ -102,7 +102,7 @@ def test_memory_that_runs_out_beside_the_gradients_ends_the_run_in_a_line(place:
     watch = dataclasses.replace(told.watch, evaluate=full) if place == "evaluating" else told.watch
     if place != "evaluating":
         one.apply = full  # type: ignore[method-assign, assignment]
-    with pytest.raises(UserError, match=f"memory ran out while {place}; the last checkpoint is whole"):
+    with pytest.raises(UserError, match=f"memory ran out while {place}: take a smaller model"):
         fit(one, told, SETTINGS, 1, State(), watch)  # type: ignore[arg-type]
     assert told.saved == []
 

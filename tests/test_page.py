@@ -609,6 +609,7 @@ def test_a_classifier_s_classes_are_shown_the_likeliest_first(browser: Any) -> N
         assert visit.page.locator("#spoken").text_content().startswith("apart: ")
         visit.generate("x", "rnn", "apart")
         visit.see("article .note", "Cut off")
+        visit.done()
         assert visit.page.inner_text("#generate") == "Generate"
         assert visit.page.locator("ol.classes li").count() == len(LABELS)
         visit.generate("", "apart", "encoder")

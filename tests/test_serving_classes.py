@@ -63,12 +63,16 @@ def test_a_text_is_cut_as_it_was_in_learning(tmp_path: Path, monkeypatch: pytest
     known = {"task_name": "classify", "context_of_examples": 20, "cut": "tail"}
     (tmp_path / "m" / "train.json").write_text(json.dumps(known))
     sites: list[Any] = []
+    monkeypatch.setattr(run.gc, "freeze", lambda: None)
+    monkeypatch.setattr(run, "allow_connections", lambda count: None)
     monkeypatch.setattr(run, "server_of", lambda site, ready: sites.append(site) or Stopped())
     run.serve(Serve((str(tmp_path / "m"),), port=0))
     with running({"m": model}) as server:
         server.site.served["m"].taught = sites[0].served["m"].taught
         text = "abcdefghij" * 4
-        (one,) = post(server, input=text).json()["data"]
+        found = post(server, input=text).json()
+    (one,) = found["data"]
+    assert found["usage"]["prompt_tokens"] == 20
     assert one["classes"] == pytest.approx(classify_text(model, text, 20, "tail").classes)
     assert one["classes"] != pytest.approx(classify_text(model, text).classes)
     assert "tail of them is kept" in one["note"]
@@ -87,6 +91,8 @@ def test_models_tell_their_classes(server: Running) -> None:
     assert listed["decoder"]["classes"] == list(LABELS)
     assert listed["writer"]["classes"] is None
     assert not listed["decoder"]["lens"]
+    assert not listed["decoder"]["chat"]
+    assert listed["writer"]["chat"]
     assert listed["decoder"]["attention"]
     assert server.http.get("/health").json()["status"] == "ok"
     assert server.http.get("/metrics").status_code == 200

@@ -70,7 +70,7 @@ def settings_of(case: Case, model: LanguageModel, device: torch.device) -> Train
     """What `hornbook train` would settle on for a long run of this model here."""
     recipe = getattr(models.family(case.config.family), "RECIPE", {})
     optimizer = recipe.get("optimizer", "adamw")
-    compiled: Any = "yes" if device.type != "mps" and machine.can_compile() else "no"
+    compiled: Any = "no" if device.type == "mps" or machine.compile_fault(str(device)) else "yes"
     rate = recipe.get("lr", DEFAULT_RATES[optimizer])
     open_ = Train(case.name, batch=case.rows, optimizer=optimizer, lr=rate, compile=compiled, device=str(device))
     return choose(open_, model, 0, {})

@@ -92,11 +92,11 @@ class Lessons:
         if isinstance(example, Labelled):
             return self.labelled(example)
         if isinstance(example, Asked):
-            cut = self.counts.cut
-            prompt, source = self.prompt(example)
-            if self.task.quoted and self.counts.cut > cut and not self.quotes(prompt, example.answer):
+            fields = self.cut_fields(example)
+            if self.task.quoted and self.loses(example, fields):
                 self.counts.lost += 1
                 return None
+            prompt, source = self.asked(fields)
             return self.learnt(prompt, self.answer(example.answer), source)
         if isinstance(example, Choice):
             return self.ending(example.prompt, example.endings[example.answer])
@@ -138,24 +138,30 @@ class Lessons:
         return [*prompt_ids(self.model, ""), *ids]
 
     def prompt(self, example: Asked) -> tuple[list[int], int]:
-        """The ids after which the answer comes, and how many of them are an encoder's source.
+        """The ids after which the answer comes, and how many of them are an encoder's source."""
+        return self.asked(self.cut_fields(example))
 
-        The long field is cut until they leave the task's room for an answer.
-        """
+    def cut_fields(self, example: Asked) -> Any:
+        """The fields, of which the long one is cut until the prompt leaves the task's room for an answer."""
+        fields: Any = example.fields
         room = self.context - min(self.task.tokens, self.context // 2)
-        ids, source = self.asked(example.fields)
+        ids, _ = self.asked(fields)
         long = example.fields.get(self.task.long, "")
         if len(ids) > room and long:
             self.counts.cut += 1
         words = self.tokenizer.encode(long)
         while len(ids) > room and words:
             words = kept_whole(self.tokenizer, words, max(0, len(words) - (len(ids) - room)), self.cut)
-            ids, source = self.asked({**example.fields, self.task.long: self.tokenizer.decode(words)})
-        return ids, source
+            fields = {**example.fields, self.task.long: self.tokenizer.decode(words)}
+            ids, _ = self.asked(fields)
+        return fields
 
-    def quotes(self, ids: list[int], answer: str) -> bool:
-        """Whether an answer stands in a prompt, as the tokeniser spells both."""
-        return self.tokenizer.decode(self.tokenizer.encode(answer)).strip() in self.tokenizer.decode(ids)
+    def loses(self, example: Asked, fields: Any) -> bool:
+        """Whether the answer stood in the long field, and stands no more in what is left of it."""
+        whole, left = example.fields[self.task.long], fields[self.task.long]
+        if left == whole or example.answer not in whole:
+            return False
+        return self.tokenizer.decode(self.tokenizer.encode(example.answer)).strip() not in left
 
     def asked(self, fields: Any) -> tuple[list[int], int]:
         if self.model.reads_source:
@@ -255,6 +261,7 @@ def frame(model: LanguageModel) -> tuple[list[int], list[int]]:
     if not model.causal:
         ids, whole = model.tokenizer.encode("a"), model.tokenizer.encode_framed("a")
         at = next((n for n in range(len(whole) - len(ids) + 1) if whole[n : n + len(ids)] == ids), 0)
+        at = at if ids else len(whole) // 2  # a tokeniser that does not know the letter: [CLS] before, [SEP] after
         before, after = whole[:at] or before, whole[at + len(ids) :]
     return before, after
 

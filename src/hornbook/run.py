@@ -42,6 +42,7 @@ from hornbook.small_files import read_object
 from hornbook.text.tokenizers import Tokenizer
 
 KEPT = 3
+SUMMARY = "summary.json"
 """Checkpoints at most that lie in a run folder between two saves."""
 FOUND_RATES = ("find-lr.json", "find-lr.html")
 """What --find-lr leaves in the folder of a run that is yet to begin."""
@@ -74,6 +75,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The settings of the run that is here; empty where there is none, or none that came to a checkpoint."""
         return read_object(self.folder / "train.json") if self.saved() else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        return (self.folder / SUMMARY).exists()
 
     def saved(self) -> list[Path]:
         """The checkpoints that are there, the oldest first."""

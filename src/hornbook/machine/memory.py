@@ -15,8 +15,8 @@ from hornbook.proc import read_kilobytes
 
 GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 FILES = {
-    "": ("memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    "": ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 }
 """Of the second and the first version of control groups: limit, use, and what of that can be taken back."""
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2  # malloc.h
@@ -76,7 +76,8 @@ def available_memory(device: torch.device | None = None) -> int:
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if found := read_kilobytes("/proc/meminfo", "MemAvailable"):
-        return min(found, group_memory(GROUP, GROUPS) or found)
+        room = group_memory(GROUP, GROUPS)
+        return found if room is None else min(found, room)
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
@@ -102,7 +103,7 @@ def group_memory(group: Path, groups: Path) -> int | None:
                 with contextlib.suppress(OSError, ValueError):
                     limit = int((place / most).read_text())  # ValueError: max
                     stated = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-                    rooms.append(limit - int((place / used).read_text()) + int(stated.get(files, 0)))
+                    rooms.append(limit - int((place / used).read_text()) + sum(int(stated.get(f, 0)) for f in files))
     return max(0, min(rooms)) if rooms else None
 
 

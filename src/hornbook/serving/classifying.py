@@ -28,7 +28,8 @@ async def classify(site: Site, case: Case, asked: ClassifyRequest) -> Response:
         raise invalid("there is no token in the text", "input")
     if most is not None and max(counts) > most:
         raise too_long(f"the text has {max(counts)} tokens; this server takes {most}", "input")
-    case.notes["prompt_tokens"] = used = sum(min(count, served.context) for count in counts)
+    read = served.taught.get("context_of_examples") or served.context
+    case.notes["prompt_tokens"] = used = sum(min(count, read) for count in counts)
     if site.settings.log_prompts:
         case.notes["prompts"] = asked.texts
     found = await order.read(classified(served, asked.texts))

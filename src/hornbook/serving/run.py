@@ -120,17 +120,19 @@ def site_of(
     """Models with an engine each; they share what memory is set aside for caches. `taught`: by what settings, if by
     any."""
     known, served = taught or {}, {}
+    writers = sum(not model.config.labels for model in models.values())
     for name, model in models.items():
-        served[name] = Served(name, model, worker_of(model, len(models), settings, log), known.get(name, {}))
+        served[name] = Served(name, model, worker_of(model, writers, settings, log), known.get(name, {}))
     return Site(served, settings, keys, log)
 
 
-def worker_of(model: LanguageModel, models: int, settings: Serve, log: Log) -> Worker:
-    total = machine.available_memory(model.device) // 2 if settings.memory is None else int(settings.memory * 1e9)
-    kept = int(settings.reuse * 1e9) // models
+def worker_of(model: LanguageModel, writers: int, settings: Serve, log: Log) -> Worker:
+    """`writers`: how many models share the caches."""
     if model.config.labels:
         return Worker(model, functools.partial(NoEngine, model), settings.rows + settings.queue, log.error)
-    make = functools.partial(Engine, model, rows=settings.rows, memory=total // models, kept=kept)
+    total = machine.available_memory(model.device) // 2 if settings.memory is None else int(settings.memory * 1e9)
+    kept = int(settings.reuse * 1e9) // writers
+    make = functools.partial(Engine, model, rows=settings.rows, memory=total // writers, kept=kept)
     return Worker(model, make, settings.rows + settings.queue, log.error)
 
 

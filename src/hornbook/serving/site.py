@@ -71,7 +71,8 @@ class Served:
 
     def __post_init__(self) -> None:
         self.spelling = Spelling(self.model.tokenizer)
-        self.chat = isinstance(self.model.tokenizer.config.get("chat_template"), str)
+        template = self.model.tokenizer.config.get("chat_template")
+        self.chat = isinstance(template, str) and not self.model.config.labels
         self.context = self.model.config.context
         self.lens, self.attention = inside(self.model)
 

@@ -77,11 +77,11 @@ class Tokenizer:
 
     def framing(self, before: Sequence[int], after: Sequence[int]) -> Tokenizer:
         """One that puts these special tokens around a text where it is asked for a framed one, as transformers ask by
-        default; the same one where it does already."""
-        if self.encode_framed("a") == [*before, *self.encode("a"), *after]:
-            return self
+        default; the same one where it does already, or does not know them."""
         core = tokenizers.Tokenizer.from_str(self.core.to_str())
         names = {id: core.id_to_token(id) for id in (*before, *after)}
+        if None in names.values() or self.encode_framed("a") == [*before, *self.encode("a"), *after]:
+            return self
         template = TemplateProcessing(
             single=[*(names[id] for id in before), "$A", *(names[id] for id in after)],
             special_tokens=[(name, id) for id, name in names.items()],

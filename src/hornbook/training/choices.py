@@ -33,15 +33,29 @@ SHORT = 240
 def choose(settings: Settings, model: LanguageModel, tokens: int, earlier: dict[str, Any]) -> Settings:
     """`settings` with nothing left open: as `earlier`, the saved settings of a run that carries on, else measured.
 
-    `tokens` are those of an epoch. UserError where torch.compile is asked for and does not work.
+    `tokens` are those of an epoch.
     """
     for name, measure in CHOICES.items():
         if getattr(settings, name) in (None, "auto"):
             value = earlier[name] if name in earlier else measure(settings, model, tokens)
             settings = dataclasses.replace(settings, **{name: value})
-    if settings.compile == "yes" and (fault := machine.compile_fault(str(settings.device))):
-        raise UserError(f"torch.compile does not work here ({fault}): --compile no does without it")
     return settings
+
+
+def tried(settings: Settings, asked: Settings, earlier: dict[str, Any]) -> Settings:
+    """What was chosen, without torch.compile where that turns out not to work; `asked` as given to `choose`.
+
+    UserError where that was asked for, or where the run that carries on was computed with it.
+    """
+    if settings.compile != "yes" or (fault := machine.compile_fault(str(settings.device))) is None:
+        return settings
+    said = f"torch.compile does not work here ({fault})"
+    if earlier.get("compile") == "yes":
+        raise UserError(f"{said}: this run was computed with it, and carries on only where it works")
+    if asked.compile == "yes":
+        raise UserError(f"{said}: --compile no does without it")
+    say(f"{said}: running without it, about half as fast")
+    return dataclasses.replace(settings, compile="no")
 
 
 def describe(settings: Learning) -> str:
@@ -99,8 +113,8 @@ def choose_compile(settings: Learning, model: LanguageModel, tokens: int) -> str
         seconds = read * training_flops(model, context) / (2e11 if settings.device == "cpu" else 5e13)
     if seconds <= SHORT:
         return "no"
-    if fault := machine.compile_fault(str(settings.device)):
-        say(f"torch.compile does not work here ({fault}): running without it, about half as fast")
+    if not machine.can_compile():
+        say("no C++ compiler here: running without torch.compile, about half as fast")
         return "no"
     say(
         f"torch.compile: half a minute or more at the start (a few seconds where it was done before), then up to twice "

@@ -11,7 +11,7 @@ from hornbook.config import Learning
 from hornbook.layers.model import LanguageModel
 from hornbook.parallel.processes import Processes
 from hornbook.progress import Bar, say
-from hornbook.run import Run
+from hornbook.run import SUMMARY, Run
 from hornbook.small_files import read_object
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.like import Replay
@@ -47,18 +47,17 @@ def conduct(
     tracked = (tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track)
     kept = [snapshots(settings.snapshots)] if settings.snapshots else []
     told = [*callbacks, *tracked, *kept] if processes.main else []
-    finished = run.folder / "summary.json"
     session = None if callable(task) else Session(settings, model, task, run, told, course, processes)
     if session is not None:
         parts = isinstance(session.saver, PartSaver)
-        if not finished.exists():
+        if not run.finished:
             run.check_space(checkpoint_bytes(model, session.engine.optimizers.all, parts))
         facts |= {"total_steps": session.steps} if session.steps else {}
     with processes.main_first():
         run.begin(dataclasses.asdict(settings) | facts, changeable=CHANGEABLE)
-    if finished.exists():
+    if run.finished:
         say(f"{run.folder} is finished")
-        return read_object(finished)
+        return read_object(run.folder / SUMMARY)
     with Bar(run.folder.name) as bar:
         found = session.learn(bar) if session is not None else task(bar, told)  # type: ignore[operator]
     about |= {"family": model.config.family, "parameters": model.parameter_count()}
@@ -66,6 +65,6 @@ def conduct(
         about["learnt"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     summary = found | about
     if processes.main:
-        write_json(finished, summary)
+        write_json(run.folder / SUMMARY, summary)
     tell(told, Moment("end", summary.get("steps", 0), summary, model, run.folder))
     return summary

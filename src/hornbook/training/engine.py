@@ -213,8 +213,8 @@ def enough_memory(doing: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise UserError(
-            f"memory ran out while {doing}; the last checkpoint is whole. Less is needed with fewer --rows, a shorter "
-            "--context, --recompute or a smaller model"
+            f"memory ran out while {doing}: take a smaller model, a shorter --context, or --optimizer adafactor. "
+            "Checkpoints, if there are any yet, are whole"
         ) from None
 
 

@@ -59,9 +59,7 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
             say(note)
         width = row_width(pieces, lessons.context)
         tokens = sum(map(len, pieces))
-        settings = choose_together(
-            dataclasses.replace(settings, context=width), model, tokens, run.settings(), processes
-        )
+        settings = choose_together(dataclasses.replace(settings, context=width), model, tokens, run, processes)
         work = TaskWork(settings, model, task, lessons.context, examples, pieces)
         settings = shorter_warmup(settings, work.per_epoch)
         say(f"{len(pieces):,} examples of {task.name}, {tokens:,} tokens, in rows of {width}: {work.told()}")

@@ -17,7 +17,7 @@ from hornbook.data.shards import Shard
 from hornbook.data.sources import Data, data_name, open_data
 from hornbook.errors import UserError
 from hornbook.evaluation.score import score
-from hornbook.evaluation.watched import require_tasks
+from hornbook.evaluation.watched import require_tasks, watched
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar, say
@@ -42,7 +42,8 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
     settings = resolve(settings)
     assert settings.out is not None
     check_alone(settings)
-    require_tasks(settings.tasks)
+    for name in settings.tasks:
+        watched(name)
     if origin(settings.model) is None:
         changed(settings)
     machine.keep_freed_memory()
@@ -53,7 +54,7 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
         if settings.find_lr and model.counted:
             raise UserError(f"{settings.model} is counted, without a learning rate: leave out --find-lr")
         if not model.counted:
-            settings = choose_together(settings, model, shards["train"].length, run.settings(), processes)
+            settings = choose_together(settings, model, shards["train"].length, run, processes)
         facts |= {"text": data.fingerprint(), "tokenizer_hash": model.tokenizer.hash}
         if settings.like:
             say(repeated(settings, facts))
@@ -86,6 +87,7 @@ def prepare(settings: Train) -> tuple[Data, dict[str, Shard] | dict[str, Mixed],
     check_prompt(model, settings.prompt)
     if not model.counted:
         batches(shards["train"], 1, row_length(settings, model), settings.seed)  # a text that is too short says so
+    require_tasks(settings.tasks)
     return data, shards, model, facts
 
 
