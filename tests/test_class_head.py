@@ -99,7 +99,7 @@ SAID = {"gpt2": "tells classes apart", "bert": "fills in gaps"}
 
 
 @pytest.mark.parametrize("family", SAID)
-@pytest.mark.parametrize("command", [["generate", "RUN", "a"], ["chat", "RUN"], ["serve", "RUN", "--port", "0"]])
+@pytest.mark.parametrize("command", [["generate", "RUN", "a"], ["chat", "RUN"]])
 def test_what_writes_text_refuses_a_classifier_in_one_line(
     family: str, command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
