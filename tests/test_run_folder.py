@@ -458,6 +458,19 @@ def test_a_file_system_without_locks_is_told_of_once(
 # --- the disk
 
 
+def test_a_checkpoint_s_folder_is_cleared_before_it_is_named_and_not_after(tmp_path: Path) -> None:
+    """Several processes write into it at once, as soon as they know its name."""
+    run = Run(tmp_path / "run")
+    left = run.aside(5) / "state"
+    left.mkdir(parents=True)
+    aside = run.aside(5)
+    assert aside == left.parent
+    assert not aside.exists()
+    left.mkdir(parents=True)  # by another process
+    with run.written(aside, 5):
+        assert left.is_dir()
+
+
 def test_too_little_space_is_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "not" / "there" / "yet")
     monkeypatch.setattr("hornbook.run.shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 0, 5_000_000))

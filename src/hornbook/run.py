@@ -161,7 +161,8 @@ class Run:
         best: bool,
     ) -> None:
         """Write the checkpoint of `step` (with `tensors` and `facts` to resume from) and point `last`, `best` to it."""
-        with self.written(step) as aside:
+        aside = self.aside(step)
+        with self.written(aside, step):
             save_model(aside, model, tokenizer)
             (aside / STATE).mkdir()
             save_file({name: t.contiguous() for name, t in tensors.items()}, aside / STATE / "state.safetensors")
@@ -169,19 +170,21 @@ class Run:
             self.publish(aside, step, best, self.metrics.sync())
 
     def aside(self, step: int) -> Path:
-        """The folder in which the next checkpoint of `step` is to be written, whose name follows from those there."""
+        """The folder in which the next checkpoint of `step` is to be written, whose name follows from those there; what
+        an earlier attempt left of it is deleted."""
         names = {folder.name for folder in self.saved()}
         again = (f"{step:06d}-{count}" for count in range(2, len(names) + 3))
-        return self.checkpoints / f".{next(name for name in (f'{step:06d}', *again) if name not in names)}.part"
+        name = next(name for name in (f"{step:06d}", *again) if name not in names)
+        aside = self.checkpoints / f".{name}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        return aside
 
     @contextlib.contextmanager
-    def written(self, step: int) -> Iterator[Path]:
-        """Within, a checkpoint is written to the folder that this yields; after an error it is deleted. UserError for
-        what a disk refuses."""
-        aside = self.aside(step)
-        shutil.rmtree(aside, ignore_errors=True)
+    def written(self, aside: Path, step: int) -> Iterator[None]:
+        """Within, a checkpoint is written to `aside`; after an error that is deleted. UserError for what a disk
+        refuses."""
         try:
-            yield aside
+            yield
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise UserError(

@@ -69,13 +69,15 @@ class PartSaver(Saver):
     def save(self, step: int, others: dict[str, Tensor], facts: dict[str, Any], best: bool, last: bool) -> None:
         self.land()
         main, run = self.processes.main, self.run
+        # told only when it is empty, or one process would delete what another has begun to write
         self.best, name = self.processes.told([best or not run.has_best(), run.aside(step).name] if main else None)
+        aside = run.checkpoints / name
         tensors = staged(parameters(self.model) | self.state(in_full=False) | others)
         if main:
             log = run.metrics.sync()
-            work = partial(self.lead, step, tensors, facts, last, log)
+            work = partial(self.lead, aside, step, tensors, facts, last, log)
         else:
-            work = partial(self.follow, run.checkpoints / name, tensors)
+            work = partial(self.follow, aside, tensors)
         self.thread = threading.Thread(target=self.watched, args=(work,), daemon=True, name="checkpoint")
         self.thread.start()
 
@@ -86,11 +88,13 @@ class PartSaver(Saver):
         except BaseException as error:  # raised again there
             self.failure = error
 
-    def lead(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], last: bool, log: int) -> None:
+    def lead(
+        self, aside: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], last: bool, log: int
+    ) -> None:
         """The main process's part, and what makes of all parts a checkpoint."""
         failure = None
         try:
-            with self.run.written(step) as aside:
+            with self.run.written(aside, step):
                 known = self.write(aside, tensors)
                 save_model(aside, self.model, self.model.tokenizer, weights=False)
                 if self.best or last:
