@@ -111,3 +111,26 @@ def test_pairs_that_are_none_are_refused() -> None:
     for pair in ("text", "=review", "text=", "="):
         with pytest.raises(UserError, match="must be NAME=VALUE"):
             Evaluate("gpt2", columns=(pair,))
+
+
+def test_a_trained_run_is_scored_on_the_text_that_it_learnt_from(tmp_path: Path) -> None:
+    text = tmp_path / "my.csv"
+    text.write_text("words\na text\n")
+    run = folder(tmp_path / "trained", data=str(text), column="words")
+    settings, task = settled(Evaluate(run))
+    assert (settings.data, settings.column, task) == (str(text), "words", None)
+    assert settled(Evaluate(run, "wikitext-2"))[0].data == "wikitext-2"
+    assert settled(Evaluate(str(tmp_path)))[0].data == "python-docs", "of what is no run nothing is known"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("-", "learnt from standard input: name a text to score it on"),
+        ("a.txt:0.7,b.txt:0.3", "learnt from a.txt:0.7,b.txt:0.3: name a text to score it on"),
+        ("gone.txt", "gone.txt, from which .* learnt, is not there: name a text to score it on"),
+    ],
+)
+def test_a_run_whose_text_cannot_be_had_again_asks_for_one(tmp_path: Path, data: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        settled(Evaluate(folder(tmp_path / "trained", data=data)))

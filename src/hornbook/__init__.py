@@ -103,7 +103,7 @@ def finetune(model: str, data: str, callbacks: Sequence[Callback] = (), **fields
 def evaluate(run: str, data: str | None = None, **fields: Any) -> Scores | Judged:
     """Score a run on a corpus, or on a task (fields of `config.Evaluate`; sentences: `evaluation.sentences`).
 
-    Without `data`, on what it was taught, else on python-docs.
+    Without `data`, on what it learnt from, else on python-docs.
     """
     from hornbook.checkpoint import load
     from hornbook.config import Evaluate

@@ -19,7 +19,7 @@ class Evaluate:
     """A run folder, or anything else that can be loaded."""
     data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
     """A corpus by name, or a file, a folder, a prepared corpus, or - for standard input; or a task: hellaswag, imdb,
-    ... Default what the run was taught, else python-docs."""
+    ... Default what the run learnt from, else python-docs."""
     split: Literal["train", "validation", "test", "all"] | None = None
     """Default validation; of a task test, and all of a file that the run did not learn from."""
     column: str = "text"

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.config import Evaluate, Finetune
+from hornbook.data.remote import is_address
+from hornbook.data.sources import named
 from hornbook.errors import UserError, unknown
 from hornbook.progress import say
 from hornbook.small_files import read_object
 from hornbook.tasks import Source, Task, open_task, require_packages, task_names, task_of_file
+from hornbook.text.corpora import corpus_names
 from hornbook.text.files import TABLES, form_of
 
 OWN = ("task", "columns", "target", "options")
@@ -49,12 +52,31 @@ def taught(run: str) -> dict[str, Any]:
     return settings if "task_name" in settings else {}
 
 
+def learnt(run: str) -> dict[str, str]:
+    """The text that a run was trained on, and its column; empty for what is no run.
+
+    UserError where that is no one text which is still there.
+    """
+    path = Path(run).expanduser() / "train.json"
+    known = read_object(path) if path.is_file() else {}
+    if not (data := known.get("data")):
+        return {}
+    instead = f"name a text to score it on: hornbook evaluate {run} TEXT"
+    if data == "-" or len(named(data)) > 1:
+        raise UserError(f"{run} learnt from {'standard input' if data == '-' else data}: {instead}")
+    if not (data in corpus_names() or is_address(data) or Path(data).expanduser().exists()):
+        raise UserError(f"{data}, from which {run} learnt, is not there: {instead}")
+    return {"data": data, "column": known.get("column") or "text"}
+
+
 def settled(settings: Evaluate) -> tuple[Evaluate, Task | None]:
     """What is left open, from what the run was taught: its data, its columns, a split it did not learn from.
 
     The task is None for a corpus. UserError for --task with a corpus, and for a task whose packages are not installed.
     """
     known = taught(settings.run)
+    if not (settings.data or settings.text or known):
+        settings = dataclasses.replace(settings, **learnt(settings.run))
     data = settings.data or known.get("data") or "python-docs"
     changes: dict[str, Any] = {"data": data}
     if known and not settings.data and gone(data):

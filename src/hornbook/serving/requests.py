@@ -133,7 +133,7 @@ class CompletionRequest(Asked):
     max_tokens: int | None = Field(16, ge=0, lt=2**31, description="New tokens for each choice, at most.")
     echo: bool | None = Field(False, description="Give the prompt back before the new text.")
     logprobs: int | None = Field(None, ge=0, le=20, description="Alternatives to report for each token.")
-    best_of: int | None = Field(None, ge=1, le=MOST_TEXTS, description="Not offered beyond n.")
+    best_of: int | None = Field(None, ge=1, le=MOST_TEXTS, description="Not offered: leave it out.")
     suffix: str | None = Field(None, description="Not offered.")
 
     @model_validator(mode="after")

@@ -40,8 +40,8 @@ def sweep(settings: Sweep) -> dict[str, Any]:
 
     Whatever the others leave, because they died, this process does at the end.
     """
-    if settings.workers > 1 or settings.engine == "ray":
-        settings = shared_out(settings)
+    settings = shared_out(settings)
+    if several(settings):
         _, folder, study = prepare(settings)
         crew = by_ray if settings.engine == "ray" else by_processes
         threads = machine.number_of(settings.threads or 1, "thread")
@@ -54,12 +54,17 @@ def sweep(settings: Sweep) -> dict[str, Any]:
     return work(settings)
 
 
+def several(settings: Sweep) -> bool:
+    """Whether the workers are processes of their own."""
+    return settings.workers > 1 or settings.engine == "ray"
+
+
 def shared_out(settings: Sweep) -> Sweep:
-    """With the threads of each worker: as given, as before, or a like share of the cores."""
+    """With the threads of each worker: as given, as before, or of several a like share of the cores."""
     path = folder_of(settings) / SETTINGS
     before = read_object(path).get("threads") if path.exists() else None
-    threads = settings.threads or before or max(1, machine.cores() // settings.workers)
-    return dataclasses.replace(settings, threads=threads)
+    share = max(1, machine.cores() // settings.workers) if several(settings) else None
+    return dataclasses.replace(settings, threads=settings.threads or before or share)
 
 
 def ended(study: Study) -> int:
