@@ -531,10 +531,10 @@ def test_a_compiler_that_works_is_found_to_work() -> None:
 def test_an_automatic_batch_is_the_largest_of_the_fast_ones_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {1: 10.0, 2: 18.0, 4: 30.0, 8: 29.5, 16: 20.0, 32: 19.0}
 
-    def pretended(engine: Engine, rows: int, context: int, vocab: int) -> float:
-        if rows > 32:
+    def pretended(engine: Engine, batch: Batch) -> float:
+        if len(batch.tokens) > 32:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return speeds[rows]
+        return speeds[len(batch.tokens)]
 
     monkeypatch.setattr(batch_size, "speed", pretended)
     model = tiny_model("llama")
@@ -546,7 +546,25 @@ def test_an_automatic_batch_is_the_largest_of_the_fast_ones_that_fit(monkeypatch
     forgotten: list[torch.device] = []
     monkeypatch.setattr(machine, "forget_peak", forgotten.append)
     batch_size.find_batch(SETTINGS, model, 48 * 3)
-    assert forgotten == [torch.device("cpu")]  # so that a run's peak is its own
+    assert forgotten == 2 * [torch.device("cpu")]  # so that the trials' peaks, and the run's, are their own
+
+
+def test_attention_is_timed_with_the_width_that_its_heads_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(choices, "attention_seconds", lambda name, shape, settings: float(shapes.append(shape) or 1))
+    for model in (tiny_model("qwen3", head_dim=40), tiny_model("llama")):
+        choices.choose_attention(dataclasses.replace(SETTINGS, device="cpu"), model, 400)
+        config = model.config
+        assert shapes[-1][1:] == (config.heads, SETTINGS.context, config.head_dim or config.dim // config.heads)  # type: ignore[attr-defined]
+    assert shapes[0][3] == 40
+
+
+def test_rows_that_fitted_once_do_not_bring_back_more_than_are_asked_for() -> None:
+    one = engine_of(rows=2)
+    one.take_rows(3)
+    assert one.rows == 2
+    one.take_rows(1)
+    assert (one.rows, one.fewer_rows) == (1, 1)
 
 
 def test_a_real_automatic_batch_fits() -> None:

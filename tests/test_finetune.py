@@ -17,13 +17,16 @@ import hornbook
 from hornbook.checkpoint import load, save_model
 from hornbook.cli import main
 from hornbook.config import Evaluate, Finetune
+from hornbook.data.batches import Batch
 from hornbook.errors import UserError
 from hornbook.evaluation.judging import judge
 from hornbook.evaluation.wanted import settled, wanted_task
 from hornbook.lessons import Lessons
 from hornbook.log import read_log
 from hornbook.report.record import open_records
+from hornbook.training import batch_size
 from hornbook.training.callbacks import Moment
+from hornbook.training.engine import Engine
 from hornbook.training.finetune import finetune
 from hornbook.training.task_work import balanced
 from test_lessons import with_specials
@@ -313,6 +316,27 @@ def test_preferences_raise_the_better_answers_above_the_others(tmp_path: Path) -
     assert first["loss"] == pytest.approx(0.6931, abs=2e-3)  # ln 2: the model and its reference are one
     assert summary["validation_reward_accuracy"] > 0.9
     assert summary["validation_reward_margin"] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"), [("bert-tiny", "reviews"), ("gpt2-tiny", "reviews"), ("transformer-tiny", "pairs")]
+)
+def test_an_automatic_batch_is_tried_on_what_is_learnt(
+    model: str, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    whole = batch_size.speed
+
+    def speed(engine: Engine, batch: Batch) -> float:
+        seen.append(type(engine.objective).__name__)
+        return whole(engine, batch)
+
+    monkeypatch.setattr(batch_size, "speed", speed)
+    monkeypatch.setattr(batch_size, "MOST", 2)
+    data = reviews(tmp_path / "r.csv") if rows == "reviews" else jsonl(tmp_path / "p.jsonl", pairs(30))
+    finetune(settings(data, tmp_path / "run", model, batch="auto", steps=1, eval_examples=2))
+    assert seen == 2 * ["ClassObjective" if rows == "reviews" else "Objective"]
+    assert json.loads((tmp_path / "run" / "train.json").read_text())["batch"] in (1, 2)
 
 
 def test_what_cannot_learn_a_task_says_so(taught: tuple[Path, Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hornbook.training.engine import Engine
 from hornbook.training.guard import MEMORY, PATIENCE, fault, remember
 from hornbook.training.interrupt import Interrupted
 from hornbook.training.like import Replay
-from hornbook.training.loop import FIRST_SCALE, GROWTH, Course, State, Watch, fit
+from hornbook.training.loop import FIRST_SCALE, GROWTH, Course, State, Taken, Watch, fit
 from hornbook.training.pretrain import train
 from test_engine import SETTINGS, Group, group
 from test_examples import few_tasks
@@ -35,24 +35,27 @@ from test_training import settings
 class Steps:
     """A loader of batches that are all alike, and the steps that the loop tells of."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine | None = None) -> None:
         self.told: list[tuple[int, float, float, str | None]] = []
         self.saved: list[int] = []
+        self.engine, self.weights = engine, []
+        """The first matrix as it was when each step was told of."""
 
     def get(self, step: int) -> Group:
         return group(seed=step)
 
     @property
     def watch(self) -> Watch:
-        return Watch(
-            lambda taken, loss, norm: self.told.append((taken.step, loss, norm, taken.fault)),
-            lambda state: (1.0, 0.0),
-            lambda state, best: self.saved.append(state.step),
-        )
+        return Watch(self.step, lambda state: (1.0, 0.0), lambda state, best: self.saved.append(state.step))
+
+    def step(self, taken: Taken, loss: float, norm: float) -> None:
+        self.told.append((taken.step, loss, norm, taken.fault))
+        if self.engine is not None:
+            self.weights.append(self.engine.parameters[0].detach().clone())
 
 
 def run(engine: Engine, steps: int, late: bool = False, **changes: object) -> tuple[Steps, State]:
-    wanted, told, state = dataclasses.replace(SETTINGS, **changes), Steps(), State()
+    wanted, told, state = dataclasses.replace(SETTINGS, **changes), Steps(engine), State()
     if late:
         before = Course.__init__
 
@@ -91,6 +94,7 @@ def test_figures_read_late_are_the_same_figures() -> None:
     assert at_once.told == late.told
     assert [step for step, *_ in late.told] == list(range(1, 8))
     assert (first.nats, first.targets) == (second.nats, second.targets)
+    assert all(torch.equal(a, b) for a, b in zip(at_once.weights, late.weights, strict=True)), "those of its own step"
 
 
 @pytest.mark.parametrize("place", ["evaluating", "updating weights"])
@@ -142,8 +146,41 @@ def test_a_refused_step_is_left_out_and_told_with_its_batch() -> None:
 def test_refusing_ends_when_nothing_else_happens() -> None:
     one = engine(guard="skip")
     poison(one, set(range(100)))
-    with pytest.raises(UserError, match=f"the loss became nan at step {PATIENCE + 1} "):
+    with pytest.raises(UserError, match=f"the loss became nan at step {PATIENCE + 1} .*the 21th in a row") as error:
         run(one, 90, guard="skip")
+    assert "--guard" not in str(error.value), "which it has"
+
+
+def test_rows_without_any_target_move_no_weight() -> None:
+    one, told = engine(), Steps()
+    full = told.get
+
+    def get(step: int) -> Group:
+        found = full(step)
+        if step != 1:
+            return found
+        empty = [dataclasses.replace(batch, targets=torch.full_like(batch.targets, -100)) for batch in found.batches]
+        return Group(empty, 0, found.tokens)
+
+    told.get = get  # type: ignore[method-assign]
+    weights: list[torch.Tensor] = []
+
+    def step(taken: Taken, loss: float, norm: float) -> None:
+        told.step(taken, loss, norm)
+        weights.append(one.parameters[0].detach().clone())
+
+    fit(one, told, SETTINGS, 3, State(), dataclasses.replace(told.watch, step=step))  # type: ignore[arg-type]
+    assert [fault for *_, fault in told.told] == [None, "its rows hold no target", None]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
+@pytest.mark.parametrize(("evaluated", "wanted"), [(2, [3]), (3, [])])
+def test_a_run_whose_time_was_over_before_it_was_carried_on_is_measured(evaluated: int, wanted: list[int]) -> None:
+    told, state = Steps(), State(step=3, seconds=61.0, evaluated=evaluated)
+    fit(engine(), told, dataclasses.replace(SETTINGS, minutes=1.0), None, state, told.watch)  # type: ignore[arg-type]
+    assert told.saved == wanted
+    assert told.told == []
 
 
 def test_a_leap_of_the_loss_is_a_spike_and_a_slow_rise_is_none() -> None:

@@ -241,7 +241,7 @@ class Fake:
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
-    monkeypatch.setattr(morphing, "train", fake)
+    monkeypatch.setattr(morphing, "train_alone", fake)
     return fake
 
 

@@ -596,7 +596,8 @@ def test_a_classifier_s_classes_are_shown_the_likeliest_first(browser: Any) -> N
         visit.see("#facts", "tells 3 classes apart")
         assert visit.page.inner_text("#generate") == "Classify"
         assert visit.page.inner_text("label[for=prompt]") == "A text to be classified"
-        assert not visit.page.is_visible("#dials") and "nothing to sample" in visit.page.inner_text("#settings")
+        assert not visit.page.is_visible("#dials")
+        assert "nothing to sample" in visit.page.inner_text("#settings")
         visit.page.click("#tab-chat")
         assert visit.page.is_visible("#dials"), "a conversation is sampled, whatever the playground's model"
         visit.page.click("#tab-playground")
@@ -614,7 +615,8 @@ def test_a_classifier_s_classes_are_shown_the_likeliest_first(browser: Any) -> N
         visit.generate("x", "rnn", "apart")
         visit.see("article .note", "Cut off")
         visit.done()
-        assert visit.page.inner_text("#generate") == "Generate" and visit.page.is_visible("#dials")
+        assert visit.page.inner_text("#generate") == "Generate"
+        assert visit.page.is_visible("#dials")
         assert visit.page.locator("ol.classes li").count() == len(LABELS)
         visit.generate("", "apart", "encoder")
         visit.see("article .trouble", "there is no token in the text")

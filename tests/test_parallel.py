@@ -28,6 +28,7 @@ from hornbook.evaluation.score import score
 from hornbook.log import read_log
 from hornbook.parallel.processes import Processes, mesh_shape
 from hornbook.parallel.tensors import total_norm
+from hornbook.training import pretrain
 from hornbook.training.pretrain import train
 from hornbook.training.together import require_possible
 
@@ -313,6 +314,43 @@ def test_what_needs_one_process_says_so(changes: dict[str, Any], told: str) -> N
 def test_counting_is_one_process_s_work() -> None:
     with pytest.raises(UserError, match="counted by one process"):
         require_possible(Train(model="5gram"), tiny_model("ngram"))
+
+
+def test_counting_under_torchrun_is_refused_before_it_begins(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "several", lambda settings: contextlib.nullcontext(Processes(0, 2)))
+    with pytest.raises(UserError, match="counted by one process: start it without torchrun"):
+        train(Train(model="bigram", data=str(text), out=str(tmp_path / "run")))
+    assert not (tmp_path / "run" / "train.json").exists()
+
+
+STOPPING = """
+import os, sys
+import hornbook
+from hornbook.training.interrupt import Interrupted
+
+def follow(moment):
+    if moment.event == "save" and moment.step == 4:
+        raise Interrupted
+
+try:
+    hornbook.train("llama-tiny", data=sys.argv[1], out=sys.argv[2], steps=20, eval_every=2, tokenizer="bytes",
+                   layers=1, dim=16, heads=2, kv_heads=2, mlp=16, context=16, batch=4, compile="no", threads=1,
+                   callbacks=[follow])
+except Interrupted:
+    open(f"{sys.argv[2]}-{os.environ['RANK']}", "w").close()
+"""
+
+
+@pytest.mark.parametrize("how", ["data", pytest.param("shard", marks=pytest.mark.slow)])
+def test_every_process_calls_the_callbacks_so_that_one_may_stop_them_all(how: str, text: Path, tmp_path: Path) -> None:
+    script = tmp_path / "stopping.py"
+    script.write_text(STOPPING.replace("threads=1", f'threads=1, parallel="{how}"'))
+    finished(torchrun(2, str(script), str(text), str(tmp_path / "run")))
+    assert (tmp_path / "run-0").exists()
+    assert (tmp_path / "run-1").exists()
+    assert max(line["step"] for line in read_log(tmp_path / "run")) == 4
 
 
 def test_a_norm_over_plain_tensors_is_pytorch_s() -> None:

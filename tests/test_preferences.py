@@ -105,6 +105,18 @@ def test_rewards_are_gains_on_the_reference_and_accuracy_asks_which_answer_is_th
     assert summary["validation_reward_accuracy"] == found["validation_reward_accuracy"]
 
 
+def test_what_is_measured_of_preferences_knows_no_dropout() -> None:
+    model = loud()
+    for module in model.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.5 if isinstance(module.dropout, float) else torch.nn.Dropout(0.5)
+    work = work_on(model)
+    model.train()
+    figures = [work.summary(lambda done, total: None), work.evaluate(lambda done, total: None).figures]
+    assert [one["validation_reward_margin"] for one in figures] == [0.0, 0.0]
+    assert model.training
+
+
 def test_equal_rewards_count_as_half_right() -> None:
     begun = np.array([[-3.0, -2.0], [-5.0, -1.0], [-4.0, -4.0]])
     moved = begun + np.array([[2.0, 1.0], [1.0, 1.0], [0.0, 3.0]])

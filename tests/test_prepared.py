@@ -319,6 +319,12 @@ def test_a_part_here_is_summed_once_until_it_changes(
     for _ in range(2):
         Prepared(str(folder), cache=cache).shard("train", BYTES)
     assert len(summed) == 3
+    for path in cache.folder.iterdir():
+        blocks.os.utime(path, (1, 1))
+    Prepared(str(folder), cache=cache).shard("train", BYTES)
+    marks = [path for path in cache.folder.iterdir() if "-here-" in path.name]
+    assert len(marks) >= 1
+    assert any(path.stat().st_mtime > 1 for path in marks), "used, so that others give way before them"
     other_content(folder, {})
     with pytest.raises(UserError, match="has not the SHA-256"):
         Prepared(str(folder), cache=cache).shard("train", BYTES)
@@ -404,6 +410,17 @@ def test_a_disk_that_takes_no_more_stops_nothing(in_memory: str, whole: Shard, c
     shard = Prepared(in_memory, cache=cache, block=BLOCK).shard("train", BYTES)
     assert np.array_equal(np.asarray(shard.tokens), whole.tokens)
     assert len([line for line in lines if "takes no more (No space left on device)" in line]) == 1
+
+
+def test_a_file_system_without_locks_keeps_its_blocks(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert cache.store("a", b"block")
+    assert cache.read("a") == b"block"
 
 
 def test_a_size_for_the_cache_is_taken_and_nonsense_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,23 @@ def test_the_command_gives_what_is_not_the_default_and_names_no_folder(tmp_path:
     )
 
 
+def test_the_command_has_each_number_whole_and_of_a_repetition_by_the_log_no_steps(tmp_path: Path) -> None:
+    rate = 0.0031622776601683794
+    folder = make(tmp_path / "x", lr=rate, like="runs/y", minutes=5.0)
+    (record,) = open_records([folder])
+    words = run_tables.command(record).split()
+    assert float(words[words.index("--lr") + 1]) == rate
+    assert words[words.index("--minutes") + 1] == "5"
+    assert "--steps" not in words
+
+
+def test_a_repetition_of_a_run_by_the_clock_is_done_when_its_steps_are(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x", like="runs/y", minutes=1.0, finished=False)
+    (record,) = open_records([folder])
+    steps = record.settings["steps"]
+    assert status.share_at(record, {"step": steps / 4, "seconds": 300.0}) == 0.25
+
+
 # --- on its way
 
 

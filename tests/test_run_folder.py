@@ -273,7 +273,13 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_one_carried_on_from(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = make(tmp_path / "x", 4)
+    with Run(folder) as run:
+        run.find()
+        assert not run.lost_best
     (folder / "checkpoints/000001/model.safetensors").unlink()
+    with Run(folder) as run:
+        assert run.find() == "000004"
+        assert run.lost_best
     assert carried_on(folder) == 4
     assert "the best checkpoint, 000001, is damaged (model.safetensors is missing): 000004" in capfd.readouterr().err
     assert (folder / "best").resolve().name == "000004"

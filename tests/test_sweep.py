@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from hornbook import machine
 from hornbook.cli import main
 from hornbook.config import Sweep, Train
-from hornbook.errors import UserError
+from hornbook.errors import DiskError, UserError
 from hornbook.lock import Lock
 from hornbook.report.sweep_page import render_sweep, sweep_table
 from hornbook.run import read_log
@@ -58,7 +59,7 @@ def value_of(settings: Train) -> float:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.setattr(trials, "train", one := Fake())
+    monkeypatch.setattr(trials, "train_alone", one := Fake())
     return one
 
 
@@ -220,6 +221,78 @@ def test_workers_take_different_trials_and_a_killed_ones_is_carried_on(fake: Fak
     assert [Path(str(settings.out)).name for settings in fake.asked] == ["001", "002", "003", "000"]
 
 
+def test_a_trial_that_kills_its_process_each_time_fails_in_the_end_and_the_others_are_done(
+    fake: Fake, asked: dict[str, Any]
+) -> None:
+    for _ in range(3):
+        here, there = multiprocessing.Pipe()
+        worker = multiprocessing.get_context("spawn").Process(target=taken, args=(asked, there))
+        worker.start()
+        assert here.recv() == 0
+        worker.kill()
+        worker.join()
+    found = sweep(Sweep(**asked))
+    assert [(trial["trial"], trial["state"]) for trial in found["trials"]] == [
+        (0, "failed"),
+        (1, "done"),
+        (2, "done"),
+        (3, "done"),
+    ]
+    assert found["trials"][0]["why"] == "its process died 3 times, as when memory runs out"
+    assert sweep(Sweep(**asked))["trials"] == found["trials"]
+
+
+def test_being_asked_to_stop_is_no_death(fake: Fake, asked: dict[str, Any]) -> None:
+    for _ in range(5):
+        fake.stop = {1}
+        with pytest.raises(Interrupted):
+            sweep(Sweep(**asked))
+    assert [trial["state"] for trial in sweep(Sweep(**asked))["trials"]] == ["done"] * 4
+
+
+def test_a_full_disk_ends_a_sweep_and_costs_no_trial(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(settings: Train, callbacks: list[Callback]) -> dict[str, Any]:
+        if Path(str(settings.out)).name == "001":
+            raise DiskError("cannot write to it: No space left on device")
+        return fake(settings, callbacks)
+
+    monkeypatch.setattr(trials, "train_alone", full)
+    with pytest.raises(DiskError, match="No space left"):
+        sweep(Sweep(**asked))
+    monkeypatch.setattr(trials, "train_alone", fake)
+    assert [trial["state"] for trial in sweep(Sweep(**asked))["trials"]] == ["done"] * 4
+
+
+def test_a_sweep_that_one_worker_began_is_joined_by_several_and_a_trial_keeps_its_threads(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.stop = {1}
+    with pytest.raises(Interrupted):
+        sweep(Sweep(**asked))
+    (Path(asked["out"]) / "trials" / "001" / "train.json").write_text('{"threads": 7}')
+    monkeypatch.setattr(workers, "by_processes", lambda *_: iter(()))  # the parent does what they leave
+    found = sweep(Sweep(**asked | {"workers": 4}))
+    assert [trial["state"] for trial in found["trials"]] == ["done"] * 4
+    share = max(1, machine.cores() // 4)
+    assert [settings.threads for settings in fake.asked] == [None, None, 7, share, share]
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "wanted"),
+    [(None, 0, []), (None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("GPU-x", 1, ["GPU-x"])],
+)
+def test_workers_share_the_gpus_that_may_be_used(
+    visible: str | None, count: int, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: count)
+    assert workers.visible_gpus() == wanted
+
+
 def test_a_trial_whose_run_is_locked_is_left_alone(fake: Fake, asked: dict[str, Any]) -> None:
     fake.stop = {1}
     with pytest.raises(Interrupted):
@@ -254,7 +327,7 @@ def test_several_workers_do_all_trials_though_one_of_them_is_killed(
 def test_a_real_trial_goes_on_from_its_checkpoint(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"tokenizer": "bytes", "context": 16, "layers": 1, "dim": 16, "steps": 6, "eval_every": 2, "trials": 2}
     settings = Sweep(**asked | small | {"threads": 1, "compile": "no"})
-    real = trials.train
+    real = trials.train_alone
 
     def killed(given: Train, callbacks: list[Callback]) -> dict[str, Any]:
         def die(moment: Moment) -> None:
@@ -263,10 +336,10 @@ def test_a_real_trial_goes_on_from_its_checkpoint(asked: dict[str, Any], monkeyp
 
         return real(given, [*callbacks, die])
 
-    monkeypatch.setattr(trials, "train", killed)
+    monkeypatch.setattr(trials, "train_alone", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(settings)
-    monkeypatch.setattr(trials, "train", real)
+    monkeypatch.setattr(trials, "train_alone", real)
     found = sweep(settings)
     assert [trial["state"] for trial in found["trials"]] == ["done", "done"]
     run = Path(found["trials"][1]["folder"])

@@ -16,6 +16,10 @@ class UserError(Exception):
     """A mistake that the user can mend: printed as one line, without a traceback; the program exits with 2."""
 
 
+class DiskError(UserError):
+    """What a disk refuses, with room on it say: the same command goes on once that is mended."""
+
+
 def unknown(kind: str, given: str, possible: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that is not in a set: the nearest match first, then what exists."""
     names = list(possible)

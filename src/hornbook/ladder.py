@@ -20,13 +20,14 @@ from hornbook.errors import UserError
 from hornbook.models import family, find_size
 from hornbook.progress import duration, say
 from hornbook.report.page import Rung, write_report
+from hornbook.report.wording import exactly
 from hornbook.run import read_log
 from hornbook.small_files import read_object
 from hornbook.text.corpora import Corpus, open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.text.tokenizers import Tokenizer
 from hornbook.training.prepare import resolve_config
-from hornbook.training.pretrain import resolve, train
+from hornbook.training.pretrain import resolve, train_alone
 
 
 def folder_of(settings: Ladder) -> Path:
@@ -51,7 +52,7 @@ def climb(settings: Ladder) -> list[Rung]:
     rungs = []
     for number, name in enumerate(settings.rungs, 1):
         say(f"[{number}/{len(settings.rungs)}] {name}")
-        summary = train(settings_of_rung(settings, name, folder))
+        summary = train_alone(settings_of_rung(settings, name, folder))
         rungs.append(Rung(name, summary, read_log(folder / name)))
         write_report(folder / "report.html", told, rungs)
     return rungs
@@ -90,7 +91,7 @@ def spelled(settings: Ladder | Morph) -> str:
         if value != field.default:
             words += [] if field.name == "data" else [f"--{field.name}"]
             parts = value if isinstance(value, tuple) else (value,)
-            words += [f"{part:g}" if isinstance(part, float) else str(part) for part in parts]
+            words += [exactly(part) if isinstance(part, float) else str(part) for part in parts]
     return shlex.join(words)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.atomic import sync_one, sync_open
-from hornbook.errors import UserError
+from hornbook.errors import DiskError
 
 METRICS = "metrics.jsonl"
 
@@ -25,14 +25,14 @@ class Log:
         self.free: Callable[[], Any] = lambda: None
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append a line. UserError where the disk does not take it."""
+        """Append a line. DiskError where the disk does not take it."""
         rest = (json.dumps(values) + "\n").encode()
         try:
             handle = self.opened() if self.handle is None else self.handle
             while rest:
                 rest = rest[os.write(handle, rest) :]
         except OSError as error:
-            raise UserError(f"cannot write to {self.path}: {error.strerror or error}") from error
+            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def opened(self) -> int:
         self.handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -51,7 +51,7 @@ class Log:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """End it before the first line that is torn or that `keep` refuses. UserError where that cannot be."""
+        """End it before the first line that is torn or that `keep` refuses. DiskError where that cannot be."""
         if not self.path.exists():
             return
         try:
@@ -65,7 +65,7 @@ class Log:
                 file.truncate(kept)
                 sync_open(file.fileno())
         except OSError as error:
-            raise UserError(f"cannot write to {self.path}: {error.strerror or error}") from error
+            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def close(self) -> None:
         self.free()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -24,7 +23,7 @@ from hornbook.scoring.intervals import student
 from hornbook.text.corpora import Corpus, open_corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
 from hornbook.text.tokenizers import Tokenizer
-from hornbook.training.pretrain import train
+from hornbook.training.pretrain import train_alone
 
 AROUND = 6.0
 """Seconds of a run beside its budget: start, and the whole validation split at the end."""
@@ -62,7 +61,7 @@ def morph(settings: Morph) -> dict[str, Any]:
     for place, seed in enumerate(settings.seeds, 1):  # one after the other: an early end still compares all stages
         for number, name in enumerate(names, 1):
             say(f"[seed {seed}, {number}/{len(names)}] {name}: {CHANGES[name].words}")
-            runs[name].append(measured(settings_of(settings, name, seed, folder), device))
+            runs[name].append(train_alone(settings_of(settings, name, seed, folder)))
         told = facts(settings, corpus, tokenizer, device) | {"seeds": list(settings.seeds[:place])}
         found = {"facts": told, "stages": [row(name, runs) for name in names]}
         write_json(folder / "morph.json", found)
@@ -92,15 +91,6 @@ def settings_of(settings: Morph, name: str, seed: int, folder: Path) -> Train:
         device=settings.device,
         **recipes()[f"morph-{name}"],
     )
-
-
-def measured(settings: Train, device: torch.device) -> dict[str, Any]:
-    """The summary of one run, with the peak of memory that is its own; None there where the system has no such."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()  # it compiles the same code for eight models at most
-    own = machine.forget_peak(device)
-    found = train(settings)
-    return found if own else found | {"peak_memory": None}
 
 
 def row(name: str, runs: Runs) -> dict[str, Any]:

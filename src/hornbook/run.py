@@ -30,7 +30,7 @@ from torch import Tensor
 
 from hornbook.atomic import discard, point, remove_leftovers, sync, sync_one, write_json
 from hornbook.checkpoint import read_weights, save_model
-from hornbook.errors import UserError
+from hornbook.errors import DiskError, UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.lock import LOCK, Lock
 from hornbook.log import Log
@@ -60,6 +60,8 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.metrics = Log(self.folder)
         self.lock = Lock(self.folder)
+        self.lost_best = False
+        """Whether `find` has put another checkpoint in the place of the best one, which was damaged."""
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +95,7 @@ class Run:
         try:
             self.lock.take()
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            raise DiskError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
     def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> None:
         """Claim the folder for `settings`, or find a run of the same settings there to carry on.
@@ -117,7 +119,7 @@ class Run:
                 sync_one(folder)
         except OSError as error:
             self.close()
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            raise DiskError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         except UserError:
             self.close()
             raise
@@ -139,13 +141,13 @@ class Run:
         return bool(old)
 
     def check_space(self, size: int) -> None:
-        """UserError where the disk has no room for the checkpoints that are kept and the one being written, of `size`
+        """DiskError where the disk has no room for the checkpoints that are kept and the one being written, of `size`
         bytes each."""
         there = sum(path.stat().st_size for folder in self.saved() for path in folder.rglob("*") if path.is_file())
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.is_dir())
         needed, free = (KEPT + 1) * size - there, shutil.disk_usage(place).free
         if needed > free:
-            raise UserError(
+            raise DiskError(
                 f"the checkpoints of {self.folder} need {needed / 1e6:,.1f} MB ({KEPT + 1} of {size / 1e6:,.1f} MB"
                 f"{f', of which {there / 1e6:,.1f} MB are there' if there else ''}), and its disk has "
                 f"{free / 1e6:,.1f} MB free: free some, choose --out on another disk, or a smaller model"
@@ -181,13 +183,13 @@ class Run:
 
     @contextlib.contextmanager
     def written(self, aside: Path, step: int) -> Iterator[None]:
-        """Within, a checkpoint is written to `aside`; after an error that is deleted. UserError for what a disk
+        """Within, a checkpoint is written to `aside`; after an error that is deleted. DiskError for what a disk
         refuses."""
         try:
             yield
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise UserError(
+            raise DiskError(
                 f"could not write the checkpoint of step {step} to {self.folder} ({error}): once that is mended, the "
                 f"same command carries on from {'the last one' if self.saved() else 'the start'}"
             ) from error
@@ -254,14 +256,14 @@ class Run:
         best = self.checkpoints / str(manifest["best"])
         if best != folder and (why := damage(best)):
             say(f"the best checkpoint, {best.name}, is damaged ({why}): {folder.name} takes its place")
-            best = folder
+            best, self.lost_best = folder, True
         try:
             self.lead(folder, best)
             for path in damaged:
                 os.replace(path, path.with_name(f".{path.name}.damaged"))
             sync_one(self.checkpoints)
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            raise DiskError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         self.cut_log(lambda line: line.get("step", 0) <= manifest["step"])
         if self.metrics.size() < manifest["log"]:
             say(f"{self.metrics.path} lacks lines from before step {manifest['step']}, which are lost")

@@ -2,7 +2,7 @@
 
 In every epoch the stream of N tokens is cut into windows of T targets, starting at an offset that the epoch draws, and
 the windows come in a random order; so every token but the first is a target once an epoch. The two windows at the
-stream's ends are shorter and padded on the right, with targets of -100.
+stream's ends are shorter and padded on the right, with targets of -100; the last may hold nothing else.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class Prepared:
 def check_sums(place: str, parts: Sequence[LocalPart], cache: Cache) -> None:
     """UserError for a part whose content is not what corpus.json says. A file is summed once, until it is changed."""
     marks = {part: mark(part) for part in parts}
-    unknown_ones = [part for part in parts if not cache.holds(marks[part])]
+    unknown_ones = [part for part in parts if cache.read(marks[part]) is None]
     done, total = 0, sum(part.facts.size for part in unknown_ones)
     with Bar(f"checking {place}") as bar:
         for part in unknown_ones:

@@ -52,7 +52,7 @@ def taught(run: str) -> dict[str, Any]:
     return settings if "task_name" in settings else {}
 
 
-def learnt(run: str) -> dict[str, str]:
+def learnt(run: str) -> dict[str, Any]:
     """The text that a run was trained on, and its column; empty for what is no run.
 
     UserError where that is no one text which is still there.

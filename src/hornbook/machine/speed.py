@@ -131,7 +131,7 @@ def memory_bandwidth(device: torch.device | str) -> Bandwidth:
     """
     device = torch.device(device)
     size = max(256 * 2**20, 2 * largest_cache()) if device.type == "cpu" else 2**30
-    rows = min(size, available_memory() // 4) // 4 // 1024
+    rows = min(size, available_memory(device) // 4) // 4 // 1024
     matrix, vector = torch.ones(rows, 1024, device=device), torch.ones(1024, device=device)
     out, twin = torch.empty(rows, device=device), torch.empty_like(matrix)
     read = min(seconds_of(lambda: torch.mv(matrix, vector, out=out), device, most=5))

@@ -149,6 +149,8 @@ def command(record: Record) -> str:
         words = ["hornbook", "finetune", words[-1], str(told.get("data", ""))]
         left += ["data"]
         told = told | {"context": told.get("context_of_examples")}  # what is saved is the width of the rows
+    if told.get("like") and told.get("minutes"):
+        left += ["steps"]  # of the log that it goes by
     for name, value in told.items():
         if name in usual and name not in left and changed(usual, name, value) and value is not None:
             words += option(name, value)
@@ -159,7 +161,7 @@ def option(name: str, value: Any) -> list[str]:
     """Its words on the command line."""
     flag = f"--{name.replace('_', '-')}"
     values = value if isinstance(value, list) else [] if value is True else [value]
-    spelled = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    spelled = [wording.exactly(v) if isinstance(v, float) else str(v) for v in values]
     return [word for v in spelled for word in (flag, v)] if name in REPEATED else [flag, *spelled]
 
 

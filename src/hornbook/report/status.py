@@ -73,7 +73,8 @@ def seconds_of(line: dict[str, object]) -> float:
 def share_at(record: Record, line: dict[str, object]) -> float | None:
     """How much of the run was done at a line of its log: by steps or by minutes, whichever ends it first."""
     steps = number(record.settings.get("total_steps")) or number(record.settings.get("steps"))
-    minutes = number(record.settings.get("minutes"))
+    repeats = bool(record.settings.get("like")) and steps is not None  # what a run by the clock did
+    minutes = None if repeats else number(record.settings.get("minutes"))
     shares = [(number(line.get("step")) or 0.0) / steps] if steps else []
     shares += [seconds_of(line) / (60 * minutes)] if minutes else []
     return min(1.0, max(shares)) if shares else None

@@ -29,6 +29,12 @@ def memory(size: Any) -> str:
     return f"{three(size / 1e9)} GB" if is_number(size) and size > 0 else DASH
 
 
+def exactly(value: float) -> str:
+    """As short as it can be, and the same number when it is read."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def signed(value: float) -> str:
     """Three decimals, with a true minus sign."""
     return f"{value:.3f}".replace("-", "−")

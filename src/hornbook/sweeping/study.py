@@ -32,8 +32,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SETTINGS, STUDY, TRIALS, WORK = "sweep.json", "study.db", "trials", "at-work"
-FREE = ("out", "trials", "json", "workers", "engine")
+FREE = ("out", "trials", "json", "workers", "engine", "threads")
 """Settings in which one command in a folder may differ from the one before."""
+STOPPED = "stopped"
+"""An attribute of a trial's life: somebody asked it to end."""
+DEATHS = 3
+"""Lives of a trial that may end unasked, as when memory runs out, before it counts as failed."""
 PATIENCE = 60.0
 """Seconds to wait for another worker that is choosing its trial."""
 UNPRUNED = 5
@@ -105,15 +109,20 @@ def pruner(name: str) -> Any:
     return pruners.NopPruner()
 
 
-def places(study: Study) -> dict[int, FrozenTrial]:
-    """Place -> the trial that stands for it, the last of its lives."""
-    found: dict[int, FrozenTrial] = {}
+def lives(study: Study) -> dict[int, list[FrozenTrial]]:
+    """Place -> all that were begun there: the first, and a further one after each death."""
+    found: dict[int, list[FrozenTrial]] = {}
     repeated = 0
     for trial in study.get_trials(deepcopy=False):  # in the order of their numbers
         again = trial.user_attrs.get("again")
         repeated += again is not None
-        found[trial.number - repeated if again is None else again] = trial
+        found.setdefault(trial.number - repeated if again is None else again, []).append(trial)
     return found
+
+
+def places(study: Study) -> dict[int, FrozenTrial]:
+    """Place -> the trial that stands for it, the last of its lives."""
+    return {place: each[-1] for place, each in lives(study).items()}
 
 
 def name_of(place: int) -> str:
@@ -166,15 +175,25 @@ def work_folder(folder: Path, place: int) -> Path:
 
 
 def carry_on_the_dead(study: Study, folder: Path) -> None:
-    """Enqueue again, in its folder, each trial that is on, and that no process works on."""
-    states = optuna().trial.TrialState
-    for place, trial in places(study).items():
+    """Enqueue again, in its folder, each trial that is on, and that no process works on; after so many deaths it has
+    failed."""
+    package = optuna().trial
+    states = package.TrialState
+    for place, each in lives(study).items():
+        trial, deaths = each[-1], sum(not life.user_attrs.get(STOPPED) for life in each)
         if trial.state != states.RUNNING:
             continue
         if not (idle(work_folder(folder, place)) and idle(folder / TRIALS / name_of(place))):
             continue
-        say(f"trial {place} was interrupted: it is carried on")
-        study.enqueue_trial(trial.params, user_attrs={"again": place})
+        if deaths < DEATHS:
+            say(f"trial {place} was interrupted: it is carried on")
+            study.enqueue_trial(trial.params, user_attrs={"again": place})
+        else:
+            why = f"its process died {deaths} times, as when memory runs out"
+            say(f"trial {place} failed: {why}")
+            known = {"params": trial.params, "distributions": trial.distributions}
+            told = {"again": place, "why": why}
+            study.add_trial(package.create_trial(state=states.FAIL, user_attrs=told, **known))
         study.tell(trial.number, state=states.FAIL)
 
 

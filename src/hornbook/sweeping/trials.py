@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hornbook.config import Sweep
 from hornbook.data.sources import data_name, open_data
-from hornbook.errors import UserError
+from hornbook.errors import DiskError, UserError
 from hornbook.progress import say
 from hornbook.report.sweep_page import spelled, write_sweep
 from hornbook.run import read_log
+from hornbook.small_files import read_object
 from hornbook.sweeping.space import Dimension, space, train_settings
-from hornbook.sweeping.study import TRIALS, name_of, next_trial, open_study, optuna
+from hornbook.sweeping.study import STOPPED, TRIALS, name_of, next_trial, open_study, optuna
 from hornbook.sweeping.telling import found_by
 from hornbook.training.callbacks import Callback, Moment
+from hornbook.training.interrupt import Interrupted
 from hornbook.training.origin import short_name
-from hornbook.training.pretrain import resolve, train, with_length
+from hornbook.training.pretrain import resolve, train_alone, with_length
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -55,8 +55,9 @@ def prepare(settings: Sweep) -> tuple[list[Dimension], Path, Study]:
 def work(settings: Sweep) -> dict[str, Any]:
     """Run trials until none is missing; returns what `telling.found_by` says of all. The first has the defaults.
 
-    The page is written anew after each. A trial whose run raises UserError counts as failed. Raises Interrupted, from
-    which the same call carries on, as after any death; and UserError where every trial failed, or as `prepare` does.
+    The page is written anew after each. A trial whose run raises UserError counts as failed. Raises Interrupted and
+    DiskError, from which the same call carries on, as after any death; and UserError where every trial failed, or as
+    `prepare` does.
     """
     dimensions, folder, study = prepare(settings)
     while True:
@@ -85,6 +86,11 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
     except Pruned:
         say(f"trial {place} is pruned: worse than the others at that point")
         study.tell(trial, state=states.PRUNED)
+    except (Interrupted, KeyboardInterrupt):
+        trial.set_user_attr(STOPPED, True)
+        raise
+    except DiskError:  # which all others would meet too: this one is carried on when there is room
+        raise
     except UserError as error:
         say(f"trial {place} failed: {error}")
         trial.set_user_attr("why", str(error))
@@ -95,9 +101,10 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
 
 def run_value(settings: Sweep, values: Mapping[str, Any], out: Path, callbacks: list[Callback]) -> float:
     """Train; returns what to keep low: bits per byte of the validation split, or nats where there are none."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()  # it compiles the same code for eight models at most
-    summary = train(train_settings(settings, values, str(out)), callbacks)
+    run = train_settings(settings, values, str(out))
+    if (known := out / "train.json").exists():  # begun with another share of the cores, perhaps
+        run = dataclasses.replace(run, threads=read_object(known).get("threads"))
+    summary = train_alone(run, callbacks)
     scores = summary.get("validation", {})
     value = scores.get("bits_per_byte")
     if value is None and scores.get("nats") is not None:

@@ -78,8 +78,8 @@ def one_worker(settings: Sweep, number: int, folder: Path) -> None:
     with open(log, "a", encoding="utf-8") as file:
         sys.stderr.flush()
         os.dup2(file.fileno(), 2)
-    if count := torch.cuda.device_count():
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % count)
+    if gpus := visible_gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     try:
         work(settings)
     except Interrupted:
@@ -87,6 +87,13 @@ def one_worker(settings: Sweep, number: int, folder: Path) -> None:
     except UserError as error:
         print(f"hornbook: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would call each that this process may use."""
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return (named or list(map(str, range(count))))[:count]
 
 
 def by_processes(settings: Sweep, folder: Path, asked: Callable[[], bool]) -> Iterator[None]:

@@ -102,11 +102,12 @@ def file_size(file: BinaryIO) -> int:
 
 @contextlib.contextmanager
 def locked(file: BinaryIO) -> Iterator[None]:
-    """Held by one process at a time, where the system can lock files."""
+    """Held by one process at a time, where the system and the disk can lock files."""
     try:
         import fcntl
     except ImportError:
         yield
         return
-    fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
     yield  # closing the file gives the lock back

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
 
 from hornbook import machine
 from hornbook.config import Learning
@@ -13,7 +17,7 @@ from hornbook.data.batches import Batch
 from hornbook.data.loader import Group
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
-from hornbook.training.engine import Engine, out_of_memory
+from hornbook.training.engine import Engine, out_of_memory, random_state, set_random_state
 from hornbook.training.prepare import row_length
 
 MOST = 512
@@ -23,19 +27,28 @@ ROOM = 0.8
 """Of what is free, that may be taken."""
 
 
-def find_batch(settings: Learning, model: LanguageModel, tokens: int) -> int:
-    """Rows in a batch. Doubles them until memory or windows run out, or speed has fallen twice; measured uncompiled."""
+Lesson = Callable[[Any], tuple[nn.Module, Callable[[int], Batch]]]
+"""From settings whose batch is 1: what is minimised, and what makes a batch of so many rows."""
+
+
+def find_batch(settings: Learning, model: LanguageModel, tokens: int, lesson: Lesson | None = None) -> int:
+    """Rows in a batch of `lesson`, or where there is none of random tokens. Doubles them until memory or windows run
+    out, or speed has fallen twice; measured uncompiled."""
     context = row_length(settings, model)
     windows = max(1, (tokens - 1) // context)
-    random = torch.get_rng_state()
+    device = torch.device(settings.device or "cpu")
+    drawn = random_state(device)
     trial = dataclasses.replace(settings, batch=1, rows=MOST, compile="no")
-    engine = Engine(model, trial)
+    objective, batch = lesson(trial) if lesson else (None, partial(random_batch, context, model.config.vocab))
+    machine.forget_peak(device)
+    engine = Engine(model, trial, objective)
+    engine.objective.train()
     reserve = 2 * sum(p.nbytes for p in engine.parameters)  # the optimiser's state, which is not there yet
     speeds: dict[int, float] = {}
     rows, before = 1, machine.peak_memory(engine.device)
     while rows <= min(MOST, windows) and falling(speeds) < 2:
         try:
-            speeds[rows] = speed(engine, rows, context, model.config.vocab)
+            speeds[rows] = speed(engine, batch(rows))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -46,7 +59,7 @@ def find_batch(settings: Learning, model: LanguageModel, tokens: int) -> int:
         rows, before = 2 * rows, after
     engine.drop()
     machine.forget_peak(engine.device)
-    torch.set_rng_state(random)
+    set_random_state(device, drawn)
     good = [rows for rows, found in speeds.items() if found >= NEAR * max(speeds.values())]
     chosen = max(good, default=1)
     told = ", ".join(f"{rows}: {found:,.0f}" for rows, found in speeds.items())
@@ -60,15 +73,19 @@ def falling(speeds: dict[int, float]) -> int:
     return len(found) - 1 - found.index(max(found)) if found else 0
 
 
-def speed(engine: Engine, rows: int, context: int, vocab: int) -> float:
-    """Tokens a second of the gradients of a batch, the better of two after a first."""
+def random_batch(context: int, vocab: int, rows: int) -> Batch:
     tokens = torch.randint(vocab, (rows, context + 1), generator=torch.Generator().manual_seed(0))
-    batch = Batch(tokens[:, :-1], tokens[:, 1:]).to(engine.device)
-    group, best = Group([batch], rows * context, rows * context), 0.0
+    return Batch(tokens[:, :-1], tokens[:, 1:])
+
+
+def speed(engine: Engine, batch: Batch) -> float:
+    """Tokens a second of the gradients of a batch, the better of two after a first."""
+    tokens, best = batch.tokens.numel(), 0.0
+    group = Group([batch.to(engine.device)], batch.count, tokens)
     for trial in range(3):
         machine.synchronize(engine.device)
         began = time.perf_counter()
         engine.backward(group, 1.0)
         machine.synchronize(engine.device)
-        best = max(best, rows * context / (time.perf_counter() - began)) if trial else 0.0
+        best = max(best, tokens / (time.perf_counter() - began)) if trial else 0.0
     return best

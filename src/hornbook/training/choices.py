@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from hornbook.layers.attention import Where
 from hornbook.layers.model import LanguageModel
 from hornbook.layers.transformer import band
 from hornbook.progress import duration, say
-from hornbook.training.batch_size import find_batch
+from hornbook.training.batch_size import Lesson, find_batch
 from hornbook.training.engine import KERNELS, PRECISIONS
 from hornbook.training.prepare import row_length
 
@@ -30,12 +31,14 @@ SHORT = 240
 """Seconds of a run below which torch.compile, half a minute or more, is not worth its time."""
 
 
-def choose(settings: Settings, model: LanguageModel, tokens: int, earlier: dict[str, Any]) -> Settings:
+def choose(
+    settings: Settings, model: LanguageModel, tokens: int, earlier: dict[str, Any], lesson: Lesson | None = None
+) -> Settings:
     """`settings` with nothing left open: as `earlier`, the saved settings of a run that carries on, else measured.
 
-    `tokens` are those of an epoch.
+    `tokens` are those of an epoch; `lesson` makes batches of what is learnt, where that is not a text's next tokens.
     """
-    for name, measure in CHOICES.items():
+    for name, measure in (CHOICES | {"batch": partial(find_batch, lesson=lesson)}).items():
         if getattr(settings, name) in (None, "auto"):
             value = earlier[name] if name in earlier else measure(settings, model, tokens)
             settings = dataclasses.replace(settings, **{name: value})
@@ -136,7 +139,9 @@ def choose_attention(settings: Learning, model: LanguageModel, tokens: int) -> s
     else:
         return "fused"
     assert settings.batch != "auto"
-    shape = (min(16, settings.rows or settings.batch), heads, context, model.config.dim // heads)  # type: ignore[attr-defined]
+    widths = (getattr(module, "width", None) for module in model.modules() if hasattr(module, "kernel"))
+    width = next(filter(None, widths), model.config.dim // heads)  # type: ignore[attr-defined]
+    shape = (min(16, settings.rows or settings.batch), heads, context, width)
     seconds = {name: attention_seconds(name, shape, settings) for name in names}
     return min(seconds, key=seconds.__getitem__)
 

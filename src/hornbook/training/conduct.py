@@ -46,7 +46,7 @@ def conduct(
     processes = processes or Processes()
     tracked = (tracker(name, run.folder, dataclasses.asdict(settings)) for name in settings.track)
     kept = [snapshots(settings.snapshots)] if settings.snapshots else []
-    told = [*callbacks, *tracked, *kept] if processes.main else []
+    told = [*callbacks, *tracked, *kept] if processes.main else [*callbacks]
     session = None if callable(task) else Session(settings, model, task, run, told, course, processes)
     if session is not None:
         parts = isinstance(session.saver, PartSaver)

@@ -44,14 +44,17 @@ class Engine:
         assert settings.optimizer is not None
         assert settings.lr is not None
         assert settings.batch != "auto"
-        self.model, self.device = model, torch.device(settings.device or "cpu")
+        self.model = model
         self.processes = processes or Processes()
         self.clip, self.rows = settings.clip, settings.rows or settings.batch
         self.dtype = PRECISIONS[settings.precision]
         place(model, settings)
+        self.device = model.device
+        """With its number, for other threads begin at a GPU of their own."""
         if settings.recompute:
             recompute_activations(model)
         if settings.compile == "yes":
+            torch.compiler.reset()  # it compiles the same code for eight models at most
             (compile_blocks if divided(self.processes) else ordered_lookups)(model)
         spread(model, self.processes, self.dtype)
         self.optimizers = Optimizers(settings.optimizer, model, settings.lr, settings.weight_decay, settings.beta2)
@@ -115,9 +118,9 @@ class Engine:
         )
 
     def take_rows(self, fewer: int | None) -> None:
-        """Compute so many rows at once from here on; None to leave it as it is."""
+        """Compute at most so many rows at once from here on; None to leave it as it is."""
         if fewer is not None:
-            self.rows = self.fewer_rows = fewer
+            self.rows = self.fewer_rows = min(fewer, self.rows)
 
     def apply(self, factor: float, scale: float = 1.0) -> None:
         """Clip the gradients that `gradients` left, and step at `factor` times the learning rate."""

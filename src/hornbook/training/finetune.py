@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hornbook import machine, models
 from hornbook.config import Finetune, Train
-from hornbook.data.packing import row_width
+from hornbook.data.batches import Batch
+from hornbook.data.packing import Packed, row_width
 from hornbook.errors import UserError
 from hornbook.evaluation.wanted import examples_hash, wanted_task
 from hornbook.layers.class_head import give_class_head
@@ -24,6 +26,7 @@ from hornbook.tasks import Dialogue, Labelled, Preference, Task, require_package
 from hornbook.tasks.classify import class_names
 from hornbook.text.corpus import Corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
+from hornbook.training.batch_size import MOST
 from hornbook.training.callbacks import Callback
 from hornbook.training.conduct import conduct
 from hornbook.training.find_rate import find_rate
@@ -59,7 +62,13 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
             say(note)
         width = row_width(pieces, lessons.context)
         tokens = sum(map(len, pieces))
-        settings = choose_together(dataclasses.replace(settings, context=width), model, tokens, run, processes)
+        settings = dataclasses.replace(settings, context=width)
+
+        def lesson(trial: Finetune) -> tuple[nn.Module, Callable[[int], Batch]]:
+            work = TaskWork(trial, model, task, lessons.context, examples, pieces[: 2 * MOST])
+            return work.objective, lambda rows: Packed(work.packed.pieces, rows, width, trial.seed).get(0)
+
+        settings = choose_together(settings, model, tokens, run, processes, lesson)
         work = TaskWork(settings, model, task, lessons.context, examples, pieces)
         settings = shorter_warmup(settings, work.per_epoch)
         say(f"{len(pieces):,} examples of {task.name}, {tokens:,} tokens, in rows of {width}: {work.told()}")

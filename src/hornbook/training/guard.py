@@ -31,9 +31,10 @@ def remember(recent: list[float], loss: float) -> list[float]:
     return [*recent, loss][-MEMORY:]
 
 
-def refuse(reason: str, step: int, batch: int) -> UserError:
-    """The error that ends a run for `reason`."""
+def refuse(reason: str, step: int, batch: int, skipping: bool = False) -> UserError:
+    """The error that ends a run for `reason`; `skipping`: although such steps are left out."""
+    also = "" if skipping else ", or --guard skip to leave such steps out"
     return UserError(
-        f"{reason} at step {step} (batch {batch}); the last checkpoint is whole. "
-        "Try a lower --lr or more --warmup, or --guard skip to leave such steps out"
+        f"{reason} at step {step} (batch {batch}){f', the {PATIENCE + 1}th in a row' if skipping else ''}; "
+        f"the last checkpoint is whole. Try a lower --lr or more --warmup{also}"
     )

@@ -41,6 +41,8 @@ class State:
     """What decides between equal ones."""
     worse: int = 0
     """Evaluations since the best one."""
+    evaluated: int = 0
+    """Step of the last evaluation."""
     recent: list[float] = field(default_factory=list)
     """Losses that a spike is judged by; empty where none is looked for."""
     skipped: int = 0
@@ -99,25 +101,20 @@ def fit(
     course = Course(engine, settings, steps, state, watch, replay)
     engine.objective.train()
     with deferred_interrupts() as course.asked:
+        course.clock()
         while state.step == 0 or (course.progress < 1 and not tired(state, settings.patience)):
             before = course.progress
             course.take(loader.get(state.step))
             due = course.evaluation_due(before)
             if due or course.progress >= 1:
-                course.settle()
-                with engine.processes.heart.at("evaluating"), enough_memory("evaluating"):
-                    found = watch.evaluate(state)
-                better = found < (state.best, state.best_loss)
-                if better:
-                    state.best, state.best_loss = found
-                state.worse = 0 if better else state.worse + 1
-                course.clock()
-                watch.save(state, better)
+                course.evaluate()
             if course.stop and course.progress < 1:
                 course.settle()
                 if not due:
                     watch.save(state, False)
                 raise Interrupted
+        if state.evaluated < state.step:  # its time was over before it was carried on
+            course.evaluate()
         if course.stop:  # during the last step or its evaluation, which are saved
             raise Interrupted
 
@@ -126,7 +123,7 @@ class Course:
     """The steps of a run, one after the other.
 
     A GPU computes behind the program's back, and reading a number waits for it. So where nothing depends on them, a
-    step's figures are read when the next step is under way.
+    step's figures are read when the next step's gradients are under way.
     """
 
     def __init__(
@@ -155,9 +152,12 @@ class Course:
         self.engine.processes.heart.at_step(state.step + 1)
         scale = state.scale if self.half else 1.0
         loss, norm = self.engine.gradients(group, scale)
+        self.settle()  # of the step before, while its weights are there
         factor, first = self.factor(), state.step * self.settings.accumulate
         figures = figures_of(loss, norm)
         reason = self.judge(*figures(), first) if self.at_once else None
+        if not group.targets:
+            reason = "its rows hold no target"
         if reason is None:
             with self.engine.processes.heart.at("updating weights"), enough_memory("updating weights"):
                 self.engine.apply(factor, scale)
@@ -167,11 +167,23 @@ class Course:
         state.tokens += group.tokens
         self.clock()
         taken = Taken(state.step, factor, state.tokens, state.seconds, self.progress, first, reason)
-        if not self.at_once:
-            self.settle()
         self.pending = (figures, group.targets, taken)
         if self.at_once:
             self.settle()
+
+    def evaluate(self) -> None:
+        """Measure, and save."""
+        state = self.state
+        self.settle()
+        with self.engine.processes.heart.at("evaluating"), enough_memory("evaluating"):
+            found = self.watch.evaluate(state)
+        state.evaluated = state.step
+        better = found < (state.best, state.best_loss)
+        if better:
+            state.best, state.best_loss = found
+        state.worse = 0 if better else state.worse + 1
+        self.clock()
+        self.watch.save(state, better)
 
     def factor(self) -> float:
         """On the learning rate of the step to be taken."""
@@ -203,7 +215,7 @@ class Course:
             return None
         state.skipped += 1
         if self.settings.guard == "stop" or state.skipped > PATIENCE:
-            raise refuse(reason, state.step + 1, first)
+            raise refuse(reason, state.step + 1, first, self.settings.guard == "skip")
         return reason
 
     def settle(self) -> None:

@@ -30,7 +30,7 @@ from hornbook.training.like import told as repeated
 from hornbook.training.origin import begun, origin, settle, short_name
 from hornbook.training.prepare import by_recipe, changed, resolve_config, row_length
 from hornbook.training.sample import speak
-from hornbook.training.together import choose_together, run_of, several
+from hornbook.training.together import choose_together, require_possible, run_of, several
 from hornbook.training.tracking import require_tracker
 from hornbook.training.work import TextWork
 
@@ -53,6 +53,8 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
             data, shards, model, facts = prepare(settings)
         if settings.find_lr and model.counted:
             raise UserError(f"{settings.model} is counted, without a learning rate: leave out --find-lr")
+        if model.counted and processes.size > 1:
+            require_possible(settings, model)
         if not model.counted:
             settings = choose_together(settings, model, shards["train"].length, run, processes)
         facts |= {"text": data.fingerprint(), "tokenizer_hash": model.tokenizer.hash}
@@ -66,6 +68,14 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
         if settings.find_lr:
             return find_rate(settings, model, work, run, about)
         return conduct(settings, model, run, work, facts, about, callbacks, replay(settings), processes)
+
+
+def train_alone(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """`train`, where a process trains one run after the other: peak memory is this run's own, and None where the system
+    does not know it."""
+    own = machine.forget_peak(torch.device(settings.device or machine.pick_device()))
+    found = train(settings, callbacks)
+    return found if own else found | {"peak_memory": None}
 
 
 def prepare(settings: Train) -> tuple[Data, dict[str, Shard] | dict[str, Mixed], LanguageModel, dict[str, Any]]:

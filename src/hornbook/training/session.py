@@ -105,11 +105,14 @@ class Session:
 
     def resume(self) -> None:
         """Take weights, optimiser, random state and place from the last checkpoint, where there is one."""
-        found = self.processes.told(self.run.find() if self.processes.main else None)
+        found, lost = self.processes.told((self.run.find(), self.run.lost_best) if self.processes.main else None)
         if found is None:
             return
         folder = self.run.checkpoints / found
         self.state = State(**read_object(folder / STATE / "state.json"))
+        if lost:  # what takes its place is to be beaten by whatever comes
+            self.state.best = self.state.best_loss = math.inf
+            self.state.worse = 0
         self.engine.take_rows(self.state.rows)
         read_weights(folder, self.model)
         tensors = self.stored(folder)

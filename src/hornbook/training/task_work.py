@@ -172,11 +172,8 @@ def halves(pieces: Sequence[Piece], known: Sequence[NDArray[np.float32]]) -> NDA
 
 def with_reference(model: LanguageModel, pieces: Sequence[Piece]) -> list[Piece]:
     """Pieces with the log-probability that the model, as it is now, gives each target."""
-    was_training = model.training
-    model.eval()
     with Bar("reference") as bar:
         given = log_probs(model, pieces, bar.show)
-    model.train(was_training)
     return [replace(piece, reference=known) for piece, known in zip(pieces, given, strict=True)]
 
 
@@ -184,10 +181,13 @@ def with_reference(model: LanguageModel, pieces: Sequence[Piece]) -> list[Piece]
 def log_probs(
     model: LanguageModel, pieces: Sequence[Piece], show: Show = lambda done, total: None
 ) -> list[NDArray[np.float32]]:
-    """The log-probability of each target of every piece, in nats (n,); 0 where there is none."""
+    """The log-probability of each target of every piece, in nats (n,); 0 where there is none. Without dropout."""
     found: dict[int, NDArray[np.float32]] = {}
+    was_training = model.training
+    model.eval()
     for group, batch in batches(pieces, model.device):
         given = model.log_prob(batch.tokens, batch.targets, segments=batch.segments).cpu().numpy()
         found |= {i: given[row, : len(pieces[i])] for row, i in enumerate(group)}
         show(len(found), len(pieces))
+    model.train(was_training)
     return [found[i] for i in range(len(pieces))]

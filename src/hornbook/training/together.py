@@ -11,6 +11,7 @@ from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.parallel.processes import Processes, joined
 from hornbook.run import FollowedRun, Run
+from hornbook.training.batch_size import Lesson
 from hornbook.training.choices import choose, tried
 
 Settings = TypeVar("Settings", bound=Learning)
@@ -27,19 +28,24 @@ def run_of(settings: Learning, processes: Processes) -> Run:
     return Run(settings.out) if processes.main else FollowedRun(settings.out)
 
 
-def choose_together(settings: Settings, model: LanguageModel, tokens: int, run: Run, processes: Processes) -> Settings:
+def choose_together(
+    settings: Settings,
+    model: LanguageModel,
+    tokens: int,
+    run: Run,
+    processes: Processes,
+    lesson: Lesson | None = None,
+) -> Settings:
     """`choose`, by the main process for all. UserError for what several processes cannot do, and as `tried`."""
     if processes.size > 1:
         require_possible(settings, model)
     if processes.main:
         asked, earlier = settings, run.settings()
-        settings = choose(asked, model, tokens, earlier)
+        settings = choose(asked, model, tokens, earlier, lesson)
         if not run.finished:
             settings = tried(settings, asked, earlier)
     chosen: dict[str, Any] = processes.told(dataclasses.asdict(settings))
-    same = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     settings = dataclasses.replace(settings, **{k: v for k, v in chosen.items() if not isinstance(v, list | dict)})
-    assert set(same) == set(chosen)
     assert settings.batch != "auto"
     processes.require_rows(settings.batch)
     return settings
