@@ -555,7 +555,7 @@ def test_attention_is_timed_with_the_width_that_its_heads_have(monkeypatch: pyte
     for model in (tiny_model("qwen3", head_dim=40), tiny_model("llama")):
         choices.choose_attention(dataclasses.replace(SETTINGS, device="cpu"), model, 400)
         config = model.config
-        assert shapes[-1][1:] == (config.heads, SETTINGS.context, config.head_dim or config.dim // config.heads)  # type: ignore[attr-defined]
+        assert shapes[-1][1:] == (config.heads, config.context, config.head_dim or config.dim // config.heads)  # type: ignore[attr-defined]
     assert shapes[0][3] == 40
 
 
