@@ -37,7 +37,7 @@ COMPILATION = 4.0
 """Seconds to compile a layer on two cores with an empty cache, until a first model has shown it."""
 
 Finding = tuple[str, dict[str, Any]]
-"""What was measured ('machine', 'matmul', 'memory', 'estimate', 'model', 'skipped'), and its figures."""
+"""What was measured ('machine', 'matmul', 'memory', 'estimate', 'model', 'skipped', 'end'), and its figures."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ from hornbook.small_files import read_object
 from hornbook.text.tokenizers import Tokenizer
 
 KEPT = 3
-SUMMARY = "summary.json"
 """Checkpoints at most that lie in a run folder between two saves."""
+SUMMARY = "summary.json"
 FOUND_RATES = ("find-lr.json", "find-lr.html")
 """What --find-lr leaves in the folder of a run that is yet to begin."""
 NAME = re.compile(r"(?P<step>\d+)(-(?P<again>\d+))?", re.ASCII)

@@ -10,8 +10,6 @@ from hornbook.report.diagram_svg import draw
 from hornbook.report.mermaid import mermaid
 from hornbook.report.wording import visible
 
-FORMS = (".svg", ".mmd")
-
 
 def write_diagram(found: Anatomy, path: str) -> Path:
     """Write the drawing of a model to a path that ends in .svg or .mmd; returns it."""
