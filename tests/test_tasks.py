@@ -261,16 +261,16 @@ def test_a_model_that_knows_the_answers_is_right(few: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("nonsense", "JSONDecodeError"),
-        ('{"label": 1}', "KeyError 'endings'"),
-        ('{"label": 4, "ctx": "a", "endings": ["b", "c", "d", "e"]}', "IndexError"),
-        ("[]", "TypeError"),
-        ('{"label": "", "ctx": "a", "endings": []}', "ValueError"),
+        ("nonsense", "is not JSON: Expecting value"),
+        ('{"label": 1}', "is no item of HellaSwag: KeyError 'endings'"),
+        ('{"label": 4, "ctx": "a", "endings": ["b", "c", "d", "e"]}', "is no item of HellaSwag: IndexError"),
+        ("[]", "is no JSON object"),
+        ('{"label": "", "ctx": "a", "endings": []}', "is no item of HellaSwag: ValueError"),
     ],
 )
 def test_a_line_that_is_no_item_is_named(few: Path, line: str, told: str) -> None:
     (few / "hellaswag_val.jsonl").write_text(json.dumps(ROOF) + "\n" + line + "\n")
-    with pytest.raises(UserError, match=rf"line 2 of .*hellaswag_val.jsonl is no item of HellaSwag: {told}") as error:
+    with pytest.raises(UserError, match=rf"line 2 of .*hellaswag_val.jsonl {told}") as error:
         list(items())
     assert "\n" not in str(error.value)
 

@@ -218,18 +218,15 @@ def load_adapted(
 ) -> LanguageModel:
     """The base that an adapter's folder names, with the adapter on. UserError where the base is not what it was."""
     base = locate(base_of(folder))
+    if is_adapter(base):
+        raise UserError(f"{folder} is a LoRA adapter to {base}, which is one itself: export that first, merged")
     check_base(folder, base)
     return with_tokenizer(put_on(load_folder(base, device, dtype, how, changes), folder), folder)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokeniser of a folder that is not trusted."""
-    try:
-        return load_tokenizer(folder)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged file brings the library to
-        raise UserError(f"cannot read the tokeniser in {folder}: {type(error).__name__}, {str(error)[:120]}") from None
+    """The tokeniser of a folder."""
+    return load_tokenizer(folder)
 
 
 def only_parts(folder: Path) -> bool:

@@ -91,6 +91,10 @@ def run(word: str, rest: list[str]) -> None:
         getattr(importlib.import_module(module), function)(settings)
     except UserError as error:
         fail(str(error), 2)
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of ~somebody who is nobody
+            raise
+        fail(f"{error} What begins with ~ and a name is somebody's home: write the whole path", 2)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

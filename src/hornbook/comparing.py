@@ -35,10 +35,13 @@ class Reading:
     likeliest: tuple[tuple[str, float], ...]
     """What it holds likely to come next."""
     note: str = ""
+    restored: bool = True
+    """Whether its tokeniser gives the text back."""
 
     @property
     def bits_per_byte(self) -> float | None:
-        if self.sentence is None:
+        """None where the model would be paid for what its tokeniser threw away."""
+        if self.sentence is None or not self.restored:
             return None
         return -self.sentence.log_prob / math.log(2) / len(self.sentence.text.encode())
 
@@ -75,16 +78,21 @@ def reading(model: LanguageModel, text: str) -> Reading:
     except UserError as error:
         return Reading(None, (), str(error))
     ids, segments = read(model, text)
+    if not model.reads_source:
+        ids = ids[-model.config.context :]  # a text that just fits has a bos before it
     row = None if segments is None else segments[None].to(model.device)
     shares = model(torch.tensor([ids], device=model.device), segments=row)[0, -1].float().softmax(-1)
     best = shares.topk(min(TOP, len(shares)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return Reading(sentence, tuple((spell(model, token), share) for token, share in pairs), warning(model, sentence))
+    likeliest = tuple((spell(model, token), share) for token, share in pairs)
+    return Reading(sentence, likeliest, warning(model, sentence), model.tokenizer.restores(text))
 
 
 def warning(model: LanguageModel, sentence: Sentence) -> str:
     """Why its figure may not compare."""
     told = []
+    if not model.tokenizer.restores(sentence.text):
+        told.append("its tokeniser does not give the text back, so there are no bits per byte")
     if model.config.bos is None:
         told.append("its first token is not scored: the config has no bos to stand before it")
     if sentence.unknown:

@@ -208,7 +208,8 @@ def roundings(tensor: Tensor, kind: str, shifted: bool) -> Iterator[Tensor]:
 def refuse_overflow(model: LanguageModel) -> None:
     """UserError where a number is too large for float16."""
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and float(tensor[tensor.isfinite()].abs().amax()) > LARGEST_HALF:
+        numbers = tensor[tensor.isfinite()].abs() if tensor.is_floating_point() else tensor[:0]
+        if numbers.numel() and float(numbers.amax()) > LARGEST_HALF:
             raise UserError(f"the tensor '{name}' holds numbers above f16's {LARGEST_HALF:,.0f}: choose --type bf16")
 
 

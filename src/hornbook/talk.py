@@ -120,11 +120,11 @@ def save(conversation: Conversation, file: str) -> None:
     """Write the messages; UserError where there is no name, or the file exists or cannot be written."""
     if not file:
         raise UserError("/save needs the name of a file")
-    path = Path(file).expanduser()
-    if path.exists():
-        raise UserError(f"{path} exists: choose another name")
     try:
+        path = Path(file).expanduser()
+        if path.exists():
+            raise UserError(f"{path} exists: choose another name")
         write_text(path, "".join(json.dumps(message) + "\n" for message in conversation.messages))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # the last for ~somebody who is nobody
+        raise UserError(f"cannot write {file}: {getattr(error, 'strerror', None) or error}") from None
     print(path)

@@ -15,9 +15,9 @@ from hornbook.errors import UserError, unknown
 from hornbook.layers.model import LanguageModel
 
 HEAD = ("embedding", "output")
+"""The token embedding and the head's matrix, by name. Other tables (positions) stay as they are."""
 CLASS_HEAD = "class_head."
 """What the names of layers in a class head begin with; it stays as it is."""
-"""The token embedding and the head's matrix, by name. Other tables (positions) stay as they are."""
 BITS = {8: "int8", 4: "int4"}
 
 

@@ -165,7 +165,7 @@ def tutorial(settings: Evaluate) -> None:
         return
     print(
         f"perplexity {score.perplexity:,.2f} by the tutorials' protocol: {corpus.name} {settings.part}, each line by "
-        f"itself and cut at 128 tokens, {score.targets:,} targets.\n"
+        f"itself and cut at {score.cut} tokens, {score.targets:,} targets.\n"
         f"The cut drops {score.lost / score.tokens:.1%} of the tokens, no line sees the one before it, and the figure "
         "only compares models with this tokeniser. For one that compares: the same command without --protocol."
     )
@@ -173,8 +173,13 @@ def tutorial(settings: Evaluate) -> None:
 
 def print_sentences(sentences: list[Sentence], as_json: bool) -> None:
     """The sentences side by side: the probability of each, and the surprise of every token in it."""
+    from hornbook.evaluation.score import finite
+
     if as_json:
-        rows = [{"text": s.text, "log_prob": s.log_prob, "pieces": s.pieces, "bits": s.bits} for s in sentences]
+        rows = [
+            {"text": s.text, "log_prob": finite(s.log_prob), "pieces": s.pieces, "bits": list(map(finite, s.bits))}
+            for s in sentences
+        ]
         print(json.dumps(rows))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 4, 0, 0))

@@ -38,7 +38,7 @@ def print_scores(rows: dict[str, dict[str, Any]]) -> None:
                 name,
                 "-" if bits is None else f"{bits:.4f}",
                 "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
-                *("-" if x is None else f"{x:,.2f}" for x in perplexities),
+                *("-" if x is None else f"{x:,.2f}" if x < 1e12 else f"{x:.3g}" for x in perplexities),
             ]
         )
     print_table(table)

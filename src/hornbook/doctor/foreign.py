@@ -62,9 +62,10 @@ class ForeignModel(LanguageModel):
         super().__init__()
         self.core = core
         c = core.config.get_text_config()
-        eos = c.eos_token_id[0] if isinstance(c.eos_token_id, list) else c.eos_token_id
+        bos, eos, pad = (getattr(c, f"{name}_token_id", None) for name in ("bos", "eos", "pad"))
+        eos = eos[0] if isinstance(eos, list) else eos
         context = getattr(c, "max_position_embeddings", None) or 2048
-        self.config = ModelConfig(c.model_type, c.vocab_size, context, c.bos_token_id, eos, c.pad_token_id)
+        self.config = ModelConfig(c.model_type, c.vocab_size, context, bos, eos, pad)
         self.counted = getattr(getattr(core, "model", None), "counted", False)  # ours, in its class for transformers
         self.takes = set(inspect.signature(core.forward).parameters)
 

@@ -23,15 +23,16 @@ def choice_log_probs(
     examples: Sequence[Choice],
     batch: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    context: int | None = None,
 ) -> list[list[tuple[float, int]]]:
     """(log-probability in nats, tokens) of every ending of every example, after its prompt.
 
     Nothing is put in front of the prompt. The tokens of an ending are those that follow the prompt's when both are
-    encoded together. Where a row does not fit into the context its beginning is cut. The model is put into evaluation
-    mode and left in the mode it came in.
+    encoded together. Where a row does not fit into `context`, by default the model's, its beginning is cut. The model
+    is put into evaluation mode and left in the mode it came in.
     """
     require_causal(model)
-    context = model.config.context
+    context = min(context or model.config.context, model.config.context)
     rows = [[fitted(row, context) for row in encode_choice(model.tokenizer, example)] for example in examples]
     order = sorted(range(len(rows)), key=lambda i: -max(len(ids) for ids, _ in rows[i]))
     found: dict[int, list[tuple[float, int]]] = {}
@@ -60,7 +61,7 @@ def score_rows(model: LanguageModel, examples: Sequence[list[Row]]) -> list[list
         cache = model.make_cache(len(examples), beginnings.shape[1] + tokens.shape[1])
         model.hidden(beginnings, cache, real)
         cache.select(torch.tensor([i for i, rows in enumerate(examples) for _ in rows], device=device))
-    sums = iter(model.log_prob(tokens, targets.to(device), cache, segments).double().sum(1).tolist())
+    sums = iter(model.log_prob(tokens, targets.to(device), cache, segments).cpu().double().sum(1).tolist())
     return [[(next(sums), scored) for _, scored in rows] for rows in examples]
 
 

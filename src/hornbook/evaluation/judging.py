@@ -15,7 +15,7 @@ from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.data.packing import Piece, stacked
 from hornbook.errors import UserError, listing
 from hornbook.evaluation.choices import choice_log_probs, padded
-from hornbook.evaluation.score import require_causal
+from hornbook.evaluation.score import finite, require_causal
 from hornbook.generation.answers import Answer, Request
 from hornbook.generation.engine import Engine
 from hornbook.layers.class_head import judged_places
@@ -82,7 +82,7 @@ class Judged:
 
 def spelled(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | None]]:
     return {
-        name: {part: None if number is None else float(number) for part, number in vars(figure).items()}
+        name: {part: None if number is None else finite(float(number)) for part, number in vars(figure).items()}
         for name, figure in figures.items()
     }
 
@@ -206,7 +206,8 @@ def classified(
 
 def chosen(model: LanguageModel, lessons: Lessons, examples: Sequence[Choice], show: Show) -> list[Any]:
     """The log-probabilities of endings."""
-    return choice_log_probs(model, examples, progress=show)
+    lessons.counts.read += len(examples)
+    return choice_log_probs(model, examples, progress=show, context=lessons.context)
 
 
 def finished(model: LanguageModel, lessons: Lessons, examples: Sequence[LastWord], show: Show) -> list[Any]:
@@ -289,7 +290,7 @@ def read(model: LanguageModel, pieces: Sequence[Piece], show: Show) -> list[tupl
         learnt = batch.targets != NO_TARGET
         logits = model.head(model.hidden(batch.tokens, segments=batch.segments)[learnt]).float()
         nats = -torch.nn.functional.cross_entropy(logits, batch.targets[learnt], reduction="none")
-        sums = nats.new_zeros(learnt.shape).masked_scatter(learnt, nats).double().sum(1).tolist()
+        sums = nats.new_zeros(learnt.shape).masked_scatter(learnt, nats).cpu().double().sum(1).tolist()
         wrong = (logits.argmax(-1) != batch.targets[learnt]).long()
         right = (learnt.long().masked_scatter(learnt, wrong).sum(1) == 0).tolist()
         for i, total, fits in zip(group, sums, right, strict=True):

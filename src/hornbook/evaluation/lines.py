@@ -27,6 +27,8 @@ class LineScore:
     """Tokens behind the cut."""
     tokens: int
     """Tokens in all."""
+    cut: int
+    """Tokens of a line that are read at most."""
 
     @property
     def perplexity(self) -> float:
@@ -54,4 +56,4 @@ def score_lines(
         tokens, targets = torch.from_numpy(table[:, :-1]), torch.from_numpy(table[:, 1:])
         nats -= float(model.log_prob(tokens.clamp(min=0).to(device), targets.to(device)).cpu().double().sum())
     whole = sum(map(len, every))
-    return LineScore(nats, sum(len(ids) - 1 for ids in rows), whole - sum(len(ids[:cut]) for ids in every), whole)
+    return LineScore(nats, sum(len(ids) - 1 for ids in rows), whole - sum(len(ids[:cut]) for ids in every), whole, cut)

@@ -86,7 +86,8 @@ def details(judged: Judged) -> dict[str, Any]:
     found = judged.summary() | {"mistakes": mistakes(judged, KEPT), "lengths": lengths(judged)}
     found["mark"] = next(iter(judged.marks[0]))
     if judged.task.kind is Labelled:
-        known = [complete(output, class_names(judged.examples)) for output in judged.outputs]
+        names = class_names(judged.examples)
+        known = [complete(output, names) for output in judged.outputs]
         labels = list(known[0])
         chances = [[output[label] for label in labels] for output in known]
         truth = [example.label for example in judged.examples]

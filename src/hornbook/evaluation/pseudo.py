@@ -17,11 +17,13 @@ from hornbook.layers.model import LanguageModel
 
 @torch.inference_mode()
 def pseudo_perplexity(model: LanguageModel, shard: Shard, mask: int, sample: int = 1024, batch: int = 32) -> float:
-    """exp(mean nats) over `sample` tokens, spread evenly over the split, each hidden alone in its window."""
+    """exp(mean nats) over `sample` tokens, spread evenly over the split's texts, each hidden alone in its window."""
     device = next(model.parameters()).device
     windows = list(cut_windows(shard, model.config.context, model.config.context))
     ends = np.cumsum([w.scored for w in windows])
-    places = np.unique(np.linspace(0, ends[-1] - 1, min(sample, int(ends[-1]))).astype(int))
+    opening = [end - w.scored for end, w in zip(ends, windows, strict=True) if w.start == shard.starts[w.document] - 1]
+    own = np.setdiff1d(np.arange(ends[-1]), opening)  # but for the separators that documents begin with
+    places = own[np.unique(np.linspace(0, len(own) - 1, min(sample, len(own))).astype(int))]
     model.eval()
     nats = 0.0
     for first in range(0, len(places), batch):

@@ -67,7 +67,7 @@ class Scores:
             "bits_per_byte": finite(self.bits_per_byte),
             "bits_per_byte_interval": bits,
             "word_perplexity": finite(self.word_perplexity),
-            "word_perplexity_interval": [exponential(x) for x in by_words] if by_words else None,
+            "word_perplexity_interval": [finite(exponential(x)) for x in by_words] if by_words else None,
             "token_perplexity": finite(self.token_perplexity),
             "nats": finite(float(self.nats.sum())),
             "targets": int(self.targets.sum()),

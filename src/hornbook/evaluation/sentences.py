@@ -39,7 +39,10 @@ class Sentence:
         if math.isinf(self.log_prob):
             return "0"
         exponent = math.floor(self.log_prob / math.log(10))
-        return f"{math.exp(self.log_prob - exponent * math.log(10)):.3f}e{exponent:+03d}"
+        mantissa = round(math.exp(self.log_prob - exponent * math.log(10)), 3)
+        if mantissa >= 10:
+            mantissa, exponent = mantissa / 10, exponent + 1
+        return f"{mantissa:.3f}e{exponent:+03d}"
 
     @property
     def bits(self) -> list[float]:
@@ -56,6 +59,10 @@ def score_sentence(model: LanguageModel, text: str) -> Sentence:
     if not ids:
         raise UserError("there is no token in the text")
     opening = [model.config.bos if model.config.bos is not None else ids.pop(0)]
+    if not ids:
+        raise UserError(
+            "the text is one token, and this model has no other to stand before it: nothing is left to score"
+        )
     if len(ids) > model.config.context:
         raise UserError(f"the text has {len(ids)} tokens and the context {model.config.context}: shorten it")
     device = model.device

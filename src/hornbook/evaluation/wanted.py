@@ -82,10 +82,11 @@ def settled(settings: Evaluate) -> tuple[Evaluate, Task | None]:
     if known and not settings.data and gone(data):
         raise UserError(f"{data}, from which {settings.run} was taught, is gone: name a file to evaluate it on")
     own = bool(known) and same_place(data, str(known["data"]))
-    is_task = named_task(data) is not None or settings.task is not None or bool(settings.columns)
-    if known and Path(data).expanduser().exists() and not settings.text:
+    is_task = named_task(data) is not None or settings.task is not None or bool(settings.columns or settings.target)
+    if known and (own or is_task or holds_rows(data)) and Path(data).expanduser().exists() and not settings.text:
         is_task = True
-        changes |= {name: fitting(known, name) for name in OWN if not getattr(settings, name)}
+        carried = [name for name in OWN if own or name != "target"]  # the other side of its own file
+        changes |= {name: fitting(known, name) for name in carried if not getattr(settings, name)}
         changes["columns"] = changes.get("columns", settings.columns) or tuple(
             f"{role}={known[role]}" for role in ("text", "label") if known.get(role)
         )
@@ -122,6 +123,13 @@ def compare_examples(task: Task, known: dict[str, Any]) -> None:
 def fitting(known: dict[str, Any], name: str) -> Any:
     value = known.get(name)
     return tuple(value) if isinstance(value, list) else value
+
+
+def holds_rows(data: str) -> bool:
+    """Whether a path is a table, or a folder of tables."""
+    path = Path(data).expanduser()
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    return any(form_of(str(file)) in TABLES for file in files)
 
 
 def gone(data: str) -> bool:

@@ -143,7 +143,7 @@ class Reader:
         sizes: list[int] = []
         while line := self.next(blank=True):
             label, _, count = line.partition("=")
-            if label.split() != ["ngram", str(len(sizes) + 1)] or not count.strip().isdecimal():
+            if label.split() != ["ngram", str(len(sizes) + 1)] or not count.strip().isdecimal() or len(count) > 20:
                 raise self.wrong(f"expected 'ngram {len(sizes) + 1}=COUNT', found {line!r}")
             sizes.append(int(count))
         if not 1 <= len(sizes) <= MAX_ORDER:

@@ -42,7 +42,10 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def parse_config(spelled: Mapping[str, Any], path: str = "config.json") -> ModelConfig:
-    """The config that a JSON object describes, with all its numbers checked; UserErrors begin with `path`."""
+    """The config that a JSON object describes, with all its numbers checked; UserErrors begin with `path`.
+
+    Ids of special tokens that the vocabulary does not have, as GPT-2's defaults are in a smaller one, are none.
+    """
     if not isinstance(spelled.get("model_type"), str):
         raise UserError(f"{path} has no model_type, the word that names its family: it is no Hugging Face folder")
     parse_quantization(spelled, path)
@@ -53,7 +56,7 @@ def parse_config(spelled: Mapping[str, Any], path: str = "config.json") -> Model
         raise UserError(f"{path} does not describe a model: {type(error).__name__}, {str(error)[:120]}") from None
     config = config.replace(**{name: None for name in IDS if is_negative(getattr(config, name))})  # -1 for none
     check_fields(config, spelled, path)
-    return config
+    return config.replace(**{name: None for name in IDS if (getattr(config, name) or 0) >= config.vocab})
 
 
 def is_negative(value: Any) -> bool:

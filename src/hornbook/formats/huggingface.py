@@ -64,11 +64,18 @@ def to_classes(config: ModelConfig, family: ModuleType) -> dict[str, Any]:
     }
 
 
+MOST_LABELS = 100_000
+"""Classes that a config.json may ask for."""
+
+
 def from_classes(spelled: Mapping[str, Any]) -> tuple[str, ...]:
     """Labels by their ids; none where the architecture is no classifier. UserError for fewer than two."""
     if not any(str(name).endswith(CLASSIFIER) for name in spelled.get("architectures") or ()):
         return ()
-    stated = spelled.get("id2label") or {str(i): f"LABEL_{i}" for i in range(int(spelled.get("num_labels") or 2))}
+    count = int(spelled.get("num_labels") or 2)
+    if count > MOST_LABELS:
+        raise UserError(f"config.json has num_labels {str(count)[:40]}, which is absurd: the most is {MOST_LABELS:,}")
+    stated = spelled.get("id2label") or {str(i): f"LABEL_{i}" for i in range(count)}
     labels = tuple(str(stated[key]) for key in sorted(stated, key=int))
     if len(set(labels)) < 2 or sorted(map(int, stated)) != list(range(len(labels))):
         raise UserError(f"config.json has the classes {str(labels)[:60]}: a class head tells two or more apart")

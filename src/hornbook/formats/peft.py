@@ -167,7 +167,10 @@ def refill(model: LanguageModel, folder: Path) -> None:
 def labels_of(folder: Path, model: LanguageModel) -> tuple[str, ...]:
     """The classes of the head that comes with an adapter; by number where no config.json beside it names them."""
     if (folder / "config.json").is_file():
-        return from_classes(read_object(folder / "config.json"))
+        try:
+            return from_classes(read_object(folder / "config.json"))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{folder / 'config.json'} names no classes: {str(error)[:120]}") from None
     if read_object(folder / CONFIG).get("task_type") != "SEQ_CLS":
         return ()
     with open_weights(folder, (WEIGHTS, PICKLED)) as weights:
@@ -235,7 +238,8 @@ def read_stated(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} has peft_type {str(stated.get('peft_type'))[:40]!r}: possible is LORA")
     odd = [f"{key} {str(stated[key])[:40]}" for key in FOREIGN if stated.get(key)]
     whole_ones = stated.get("modules_to_save") or []
-    odd += [f"modules_to_save {str(whole_ones)[:40]}"] if not set(map(str, whole_ones)) <= HEADS else []
+    heads = isinstance(whole_ones, list) and set(map(str, whole_ones)) <= HEADS
+    odd += [] if heads else [f"modules_to_save {str(whole_ones)[:40]}"]
     odd += [f"bias {stated['bias']!r}"] if stated.get("bias", "none") != "none" else []
     begun = stated.get("init_lora_weights", True)
     odd += [] if begun in SAME_BASE else [f"init_lora_weights {str(begun)[:40]!r}, which changes the base"]
@@ -249,7 +253,7 @@ def by_layer(weights: Mapping[str, Stored], known: set[str], family: str) -> dic
     found: dict[str, dict[str, Stored]] = defaultdict(dict)
     for name, stored in weights.items():
         part = TENSOR.fullmatch(name)
-        if part is None and name.removeprefix(PREFIX).split(".")[-2] in HEADS | {"dense"}:
+        if part is None and f".{name.removeprefix(PREFIX)}".split(".")[-2] in HEADS | {"dense"}:
             continue
         if part is None or part["layer"] not in known:
             raise UserError(f"the adapter has the tensor '{visible(name[:100])}', for which a {family} has no place")

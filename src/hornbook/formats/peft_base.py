@@ -10,7 +10,7 @@ from typing import Any
 
 from hornbook.errors import UserError, visible
 from hornbook.formats.sources import HUB_NAME, locate
-from hornbook.formats.weights import INDEX, PICKLE, QUANTIZED, SAFETENSORS, weight_map
+from hornbook.formats.weights import INDEX, PICKLE, QUANTIZED, SAFETENSORS, shard_path, weight_map, within
 from hornbook.manifest import checksum
 from hornbook.parallel.parts import STATE, has_parts
 from hornbook.small_files import read_object
@@ -97,8 +97,10 @@ def weights_hash(folder: Path) -> str:
             return checksum(folder / name)
         if (folder / f"{name}{INDEX}").is_file():
             shards = sorted(set(weight_map(folder / f"{name}{INDEX}").values()))
-            return hashlib.sha256("".join(checksum(folder / shard) for shard in shards).encode()).hexdigest()
+            kind, index = Path(name).suffix, f"{name}{INDEX}"
+            paths = [shard_path(folder, shard, kind, index) for shard in shards]
+            return hashlib.sha256("".join(map(checksum, paths)).encode()).hexdigest()
     if has_parts(folder):
-        parts = sorted((folder / STATE).glob("*.safetensors"))
+        parts = [within(folder, f"{STATE}/{path.name}") for path in sorted((folder / STATE).glob("*.safetensors"))]
         return hashlib.sha256("".join(map(checksum, parts)).encode()).hexdigest()
     raise UserError(f"{folder} holds no weights")

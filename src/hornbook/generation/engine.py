@@ -76,6 +76,8 @@ class Engine:
         self.running: list[Answer] = []
         """In the order of the cache's rows, which hold all of each answer's window but its last token."""
         self.cache: Cache | None = None
+        self.held = 0, 0
+        """Rows and tokens that it has memory for."""
         self.prefixes = Prefixes(kept)
         """What finished answers have left behind, in at most `kept` bytes."""
         one, two = (model.make_cache(1, length).bytes for length in (1, 2))
@@ -112,6 +114,11 @@ class Engine:
                 f"a cache for {self.length(request)} tokens takes {needed / 1e6:.0f} MB, and {self.memory / 1e6:.0f} "
                 "are set aside for caches: shorten the prompt, or ask for fewer tokens"
             )
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the cache of one row may hold."""
+        return (self.memory - self.row_bytes) // max(1, self.token_bytes) // ROUND * ROUND
 
     def length(self, request: Request) -> int:
         """Tokens that its cache must hold."""
@@ -209,12 +216,28 @@ class Engine:
         answer.reused = max(answer.reused, reading.read)
 
     def join(self, answers: Sequence[Answer], cache: Cache) -> None:
+        room = self.make_room(answers)
+        room.join(cache)
+        self.running.extend(answers)
+
+    def make_room(self, answers: Sequence[Answer]) -> Cache:
+        """The cache, with room for these beside who runs; made anew where the most rows and the longest text there have
+        been, which were never together, would take more than `memory`."""
+        coming = [*self.running, *answers]
+        rows, length = 1 << (len(coming) - 1).bit_length(), max(self.length(answer.request) for answer in coming)
+        most = max(rows, self.held[0]), max(length, self.held[1])
+        kept: list[Cache] = []
+        if self.cache is not None and self.bytes(*most) > self.memory:
+            kept, self.cache = [self.cache.copy(row) for row in range(len(self.running))], None
+            most = rows, length
         if self.cache is None:
             self.cache = self.model.make_cache(1, ROUND)
             self.cache.select(torch.zeros(0, dtype=torch.int64, device=self.device))
-        self.cache.reserve(max(self.length(answer.request) for answer in answers))
-        self.cache.join(cache)
-        self.running.extend(answers)
+        self.held = most
+        self.cache.reserve(length)
+        for row in kept:
+            self.cache.join(row)
+        return self.cache
 
     def advance(self) -> None:
         """One pass: the last token of every row, and behind it what a drafter guesses; each row gets its tokens."""

@@ -49,9 +49,9 @@ def answer_file(model: LanguageModel, settings: Generate) -> tuple[int, int]:
     log = Log(path.parent, path.name)
     hold(log)
     try:
-        kept = read_lines(path)
-        refuse_others(path, kept, lines, mark)
+        refuse_others(path, read_lines(path), lines, mark)
         log.cut(lambda value: True)
+        kept = read_lines(path)  # without a torn one
         refused = sum("error" in value for value in kept)
         with Bar("generating") as bar:
             for number, value in enumerate(answered(model, lines[len(kept) :], settings, bar), start=len(kept) + 1):
@@ -119,10 +119,8 @@ def answered(model: LanguageModel, lines: list[Line], settings: Generate, bar: B
     todo = iter(lines)
     under_way: list[tuple[Line, Answer | UserError]] = []
     while True:
-        for line in todo:
+        while len(under_way) < 2 * settings.rows and (line := next(todo, None)) is not None:
             under_way.append((line, begun(engine, line, settings)))
-            if len(under_way) >= 2 * settings.rows:
-                break
         while under_way and (isinstance(under_way[0][1], UserError) or under_way[0][1].finish):
             yield described(*under_way.pop(0))
         if not under_way:

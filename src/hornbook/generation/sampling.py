@@ -103,9 +103,11 @@ def punished(logits: Tensor, prompt: Sequence[int], new: Sequence[int], s: Sampl
 
 def repeating(tokens: Sequence[int], length: int) -> list[int]:
     """The tokens that would make the last `length` ones a run that has been there before (Paulus et al. 2017)."""
-    begun = tokens[len(tokens) - length + 1 :] if length > 1 else []
+    begun = list(tokens[len(tokens) - length + 1 :]) if length > 1 else []
     places = range(len(tokens) - length + 1)
-    return sorted({tokens[i + length - 1] for i in places if list(tokens[i : i + length - 1]) == list(begun)})
+    if begun:  # most are told by their last token
+        places = [i for i in places if tokens[i + length - 2] == begun[-1]]  # type: ignore[assignment]
+    return sorted({tokens[i + length - 1] for i in places if list(tokens[i : i + length - 1]) == begun})
 
 
 def kept(logits: Tensor, s: Sampling) -> Tensor:

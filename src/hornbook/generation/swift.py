@@ -40,7 +40,7 @@ def quicken(model: LanguageModel) -> None:
         return
     if model.adapter is not None and model.quantization is None:
         merge(model)
-    if model.counted or kernels.library() is None:
+    if model.counted or model.device.type != "cpu" or kernels.library() is None:
         return
     matrices = {}
     for module in model.modules():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from hornbook.data.shards import VERSION, read_shard
 from hornbook.errors import UserError
+from hornbook.small_files import read_object
 from hornbook.text.home import home
 
 MOST = 200_000_000
@@ -89,7 +89,7 @@ def counted_text(folder: str, model: Any) -> Counted | None:
     settings = Path(folder).expanduser() / "train.json"
     if not model.counted or not settings.is_file():
         return None
-    said = json.loads(settings.read_text(encoding="utf-8"))
+    said = read_object(settings)
     text, tokenizer = said.get("text") or "", model.tokenizer.hash
     path = home() / "shards" / f"{text[:16]}-{tokenizer[:16]}.safetensors"
     if not text or not path.is_file():

@@ -37,13 +37,13 @@ PLACES = torch.tensor([4 * t + 16 * j for t in range(4) for j in range(2)], dtyp
 
 @functools.cache
 def library() -> Any:
-    """The compiled kernels; None where they cannot be built, which is said once."""
+    """The compiled kernels; None where there is no compiler, or, which is said once, they cannot be built."""
     names = (os.environ.get("CC"), "gcc", "clang", "cc")
     compiler = next((found for name in names if name and (found := shutil.which(name))), None)
     if compiler is None or platform.system() == "Windows":
         return None
-    path = home() / "kernels" / f"step-{key(compiler)}.so"
     try:
+        path = home() / "kernels" / f"step-{key(compiler)}.so"
         if not path.exists():
             say("building the kernels for this processor, once, in a few seconds")
             with written_aside(path) as aside:

@@ -138,7 +138,7 @@ INLINE void attend(
     int64_t count, others;
     const int64_t start = seen_from(o, p, item, &count), next = seen_from(o, p, following, &others);
     float query[DEEP * 16];
-    numbers q[DEEP], found[DEEP] = {{0}}, most = load(queries) * 0 - INFINITY, sum = {0};
+    numbers q[DEEP], found[DEEP] = {{0}}, sum = {0}, most = sum - INFINITY;
     turn(o, p, queries + item * o->width, query, item / o->heads);
     for (int64_t i = 0; i < parts; i++) q[i] = load(query + i * 16) * (1 / sqrtf(o->width));
     for (int64_t s = 0; s < count; s++) {

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from hornbook import __version__
-from hornbook.errors import unknown
+from hornbook.errors import UserError, unknown
 
 
 def pick_device() -> torch.device:
@@ -28,8 +28,11 @@ def check_device(name: str) -> str:
     present = ["cpu"]
     present += ["cuda"] if torch.cuda.is_available() else []
     present += ["mps"] if torch.backends.mps.is_available() else []
-    if name.split(":")[0] not in present:
+    kind, _, number = name.partition(":")
+    if kind not in present or (number and not number.isdecimal()):
         raise unknown("device", name, present, "Others need their hardware, and a build of torch for it.")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise UserError(f"there is no {name}: this machine has {torch.cuda.device_count()}, from cuda:0 on")
     return name
 
 

@@ -48,6 +48,8 @@ class NGramConfig(ModelConfig):
             raise UserError(f"add-k with k = {self.k}: k must be above 0 (smoothing 'mle' adds nothing)")
         if self.entries and len(self.entries) != self.order:
             raise UserError(f"entries {self.entries} name {len(self.entries)} lengths; the order is {self.order}")
+        if self.entries and self.entries[0] != self.vocab + 1:
+            raise UserError(f"entries {self.entries} begin with another number than vocab + 1, {self.vocab + 1}")
 
 
 class BackoffStep(NamedTuple):

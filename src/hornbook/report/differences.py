@@ -11,7 +11,10 @@ Difference = tuple[float, float, float]
 
 
 def compare(a: Rung, b: Rung) -> Difference | None:
-    """a minus b: below 0, a is better. None where they were not measured on the same documents, or on one only."""
+    """a minus b: below 0, a is better. None where they were not measured on the same documents, or on one only, and
+    where one of them has no bits per byte."""
+    if a.bits is None or b.bits is None:
+        return None
     sizes = a.validation.get("document_bytes")
     nats = [r.validation.get("document_nats") or [] for r in (a, b)]
     if not sizes or sizes != b.validation.get("document_bytes") or any(len(n) != len(sizes) for n in nats):

@@ -91,10 +91,10 @@ class Job:
         if self.site.settings.log_prompts:
             decode = self.served.model.tokenizer.decode
             self.case.notes["prompts"] = [prompt.text or decode(prompt.ids) for prompt in self.prompts]
-        requests = self.requests() if self.tokens else []
+        requests = self.requests()
         self.order.check(requests)
         scores = await self.scores()
-        if requests:
+        if self.tokens:
             self.order.place(requests)
         self.parts = [self.part(prompt) for prompt in self.prompts for _ in range(self.asked.choices)]
         self.frame: Json = {

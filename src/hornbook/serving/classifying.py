@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from hornbook.errors import listing
 from hornbook.evaluation.sentences import Classified, classify_text
-from hornbook.serving.prompts import elsewhere, too_long
+from hornbook.serving.prompts import elsewhere, known, too_long
 from hornbook.serving.refusals import invalid, json_response
 from hornbook.serving.requests import ClassifyRequest
 from hornbook.serving.site import Case, Served, Site
@@ -23,7 +23,7 @@ async def classify(site: Site, case: Case, asked: ClassifyRequest) -> Response:
         others = f"; {listing(apart)} can" if apart else ""
         raise invalid(f"{served.name} writes texts, and tells no classes apart{others}", "model", "no_classes")
     tokenizer, most = served.model.tokenizer, site.settings.max_prompt
-    counts = await elsewhere(site, lambda: [len(tokenizer.encode(text)) for text in asked.texts])
+    counts = await elsewhere(site, lambda: [len(known(served.model, tokenizer.encode(text))) for text in asked.texts])
     if not all(counts):
         raise invalid("there is no token in the text", "input")
     if most is not None and max(counts) > most:

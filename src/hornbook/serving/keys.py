@@ -56,6 +56,8 @@ def hashed(entry: str) -> bytes:
         if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", entry):
             raise UserError("an API key's hash is sha256: and 64 hexadecimal digits")
         return bytes.fromhex(entry.removeprefix("sha256:"))
+    if not entry.isascii():
+        raise UserError("an API key has a character beyond ASCII, which no header carries: take `openssl rand -hex 32`")
     if len(entry) < SHORTEST:
         raise UserError(f"an API key has {len(entry)} characters: take at least {SHORTEST}, as `openssl rand -hex 32`")
     return hashlib.sha256(entry.encode()).digest()

@@ -37,7 +37,7 @@ class Log:
             self.dropped += 1
 
     def error(self, error: BaseException) -> None:
-        """An exception that nobody expected, with the places in the code, not the values."""
+        """An exception that nobody expected, with the places in the code."""
         self("error", "error", error=repr(error)[:500], trace="".join(traceback.format_tb(error.__traceback__))[-4000:])
 
     def run(self) -> None:

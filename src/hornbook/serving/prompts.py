@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from hornbook.errors import UserError
 from hornbook.generation.stream import prompt_ids, source_of
+from hornbook.layers.model import LanguageModel
 from hornbook.serving.refusals import Refusal, invalid
 from hornbook.serving.requests import ChatRequest, CompletionRequest, RenderRequest
 from hornbook.serving.site import Served, Site
@@ -42,12 +43,16 @@ async def completion_prompts(site: Site, served: Served, asked: CompletionReques
 def read(served: Served, said: str | list[int]) -> Prompt:
     model = served.model
     if isinstance(said, str):
-        ids = prompt_ids(model, said)
+        ids = known(model, prompt_ids(model, said))
         return Prompt(ids, said, source_of(model, ids))
-    strange = next((token for token in said if token >= model.config.vocab), None)
-    if strange is not None:
-        raise UserError(f"token id {strange}: the vocabulary has 0 to {model.config.vocab - 1}")
-    return Prompt(said, model.tokenizer.decode(said))
+    return Prompt(known(model, said), model.tokenizer.decode(said))
+
+
+def known(model: LanguageModel, ids: list[int]) -> list[int]:
+    """The same ids; UserError for one that the model has no row for, as a tokeniser made for another may give."""
+    if (largest := max(ids, default=0)) >= model.config.vocab:
+        raise UserError(f"token id {largest}: the vocabulary has 0 to {model.config.vocab - 1}")
+    return ids
 
 
 async def read_text(site: Site, served: Served, said: str | list[int]) -> Prompt:
@@ -87,7 +92,7 @@ def require_writing(served: Served) -> None:
 
 
 def new_tokens(site: Site, served: Served, prompts: list[Prompt], wanted: int | None) -> int:
-    """How many new tokens an answer may have; None wants what the context has. Refusal for more than there may be."""
+    """How many new tokens an answer may have; None wants what context and memory have. Refusal for more than can be."""
     limits, longest = site.settings, max(len(prompt.ids) - prompt.source for prompt in prompts)
     given = max(len(prompt.ids) for prompt in prompts)
     if not all(prompt.ids for prompt in prompts):
@@ -101,7 +106,8 @@ def new_tokens(site: Site, served: Served, prompts: list[Prompt], wanted: int | 
     if room < (1 if wanted is None else wanted):
         asked = "" if wanted is None else f" and {wanted} new ones"
         raise too_long(f"{longest} tokens of prompt{asked} do not fit into the context of {served.context}")
-    return min(room, most) if wanted is None else wanted
+    longest_row = getattr(served.worker.engine, "longest", served.context)
+    return max(1, min(room, most, longest_row - given)) if wanted is None else wanted
 
 
 def too_long(message: str, field: str = "prompt") -> Refusal:

@@ -19,10 +19,11 @@ def unicode(text: str) -> str:
     return text
 
 
-def whole(value: Any) -> Any:
-    """1.0 is an integer in JSON; a number that is read as such may stand for either."""
+def whole(value: Any, depth: int = 2) -> Any:
+    """1.0 is an integer in JSON; a number that is read as such may stand for either. In lists of lists at most."""
     if isinstance(value, list):
-        return [whole(one) for one in value] if value and isinstance(value[0], int | float | list) else value
+        numbers = depth and value and isinstance(value[0], int | float | list)
+        return [whole(one, depth - 1) for one in value] if numbers else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

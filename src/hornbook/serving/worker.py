@@ -1,6 +1,6 @@
 """The thread that runs one model's engine, and the way between it and the event loop.
 
-Only this thread touches the engine. What its answers say is handed over once a step, in one call.
+Only this thread has the engine do anything. What its answers say is handed over once a step, in one call.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Worker:
     def check(self, requests: Sequence[Request]) -> None:
         """Refusal where one can never be answered."""
         try:
-            for request in requests:
+            for request in {id(request.prompt): request for request in requests}.values():  # samples differ in nothing
                 self.engine.check(request)
         except UserError as error:
             raise invalid(str(error)) from None

@@ -16,7 +16,7 @@ from typing import Any
 from hornbook.errors import Package, UserError, unknown, visible
 from hornbook.scoring.intervals import Figure
 from hornbook.text.divided import files_at
-from hornbook.text.files import form_of, read_json, records
+from hornbook.text.files import form_of, read_json, records, require_cells
 from hornbook.text.rows import columns_of
 
 Message = Mapping[str, str]
@@ -216,6 +216,7 @@ def columns_at(path: str) -> list[str]:
     first = next(records(file), None)
     if first is None:
         raise UserError(f"{file} has no rows")
+    require_cells(first)
     return columns_of([first])
 
 

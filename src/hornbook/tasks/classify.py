@@ -93,7 +93,8 @@ def marks(example: Labelled, output: Output) -> dict[str, float]:
 
 def figures(examples: Sequence[Labelled], outputs: Sequence[Output]) -> dict[str, Figure]:
     """As `class_figures`."""
-    known = [complete(output, class_names(examples)) for output in outputs]
+    labels = class_names(examples)
+    known = [complete(output, labels) for output in outputs]
     return class_figures([list(output.values()) for output in known], list(known[0]), [e.label for e in examples])
 
 

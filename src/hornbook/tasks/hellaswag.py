@@ -9,7 +9,6 @@ texts as they are; by it (accuracy_per_token) the tutorials that retrain GPT-2 m
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 from hornbook.errors import UserError, unknown
 from hornbook.tasks import Choice, Source, Task, no_file, require, require_split
 from hornbook.tasks.multiple_choice import choices
+from hornbook.text.files import records
 from hornbook.text.published import obtain
 
 LICENCE = "MIT"
@@ -53,13 +53,11 @@ def examples(protocol: str, split: str) -> Iterator[Choice]:
     require_split(split, "hellaswag", tuple(FILES))
     name, sha256 = FILES[split]
     path = obtain("hellaswag", name, ADDRESSES, sha256, also=(SAMPLES[split],))
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield choice(json.loads(line), protocol)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                kind = type(error).__name__
-                raise UserError(f"line {number} of {path} is no item of HellaSwag: {kind} {error}") from None
+    for row in records(str(path)):
+        try:
+            yield choice(row, protocol)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UserError(f"{row.where} is no item of HellaSwag: {type(error).__name__} {error}") from None
 
 
 def choice(row: dict[str, Any], protocol: str) -> Choice:

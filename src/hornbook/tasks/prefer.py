@@ -47,8 +47,9 @@ def marks(example: Preference, output: tuple[float, float]) -> dict[str, float]:
 
 
 def longer(train: Sequence[Preference], examples: Sequence[Preference]) -> list[tuple[float, float]]:
-    """Takes the longer answer, as judges are tempted to."""
-    return [(float(len(example.chosen)), float(len(example.rejected))) for example in examples]
+    """Takes the longer answer, as judges are tempted to; its margin is 1, 0 or -1, for it has no probabilities."""
+    lengths = ((len(example.chosen), len(example.rejected)) for example in examples)
+    return [(float(chosen > rejected), float(rejected > chosen)) for chosen, rejected in lengths]
 
 
 def key(example: Preference) -> str:

@@ -10,7 +10,7 @@ from hornbook.scoring.baselines import copy_source
 from hornbook.scoring.translation import SACREBLEU, translation_figures, translation_marks, translation_signatures
 from hornbook.tasks import Asked, Source, Task, own_file, require
 from hornbook.text.divided import Divided
-from hornbook.text.files import TABLES, Row, decode, form_of, open_bytes, text_cell
+from hornbook.text.files import TABLES, Row, form_of, read_text, text_cell
 from hornbook.text.rows import column_of, columns_of, read_rows, text_of
 
 LANGUAGES = {
@@ -103,8 +103,7 @@ def lines(path: str) -> list[str]:
     path = str(Path(path).expanduser())
     if Path(path).is_dir():
         raise UserError(f"{path} is a folder: with --target, name a file with a sentence a line")
-    with open_bytes(path) as file:
-        text = decode(file.read(), path).removeprefix("\ufeff")
+    text = read_text(path)
     return text.removesuffix("\n").replace("\r\n", "\n").split("\n")
 
 

@@ -5,6 +5,7 @@ but not from filling the memory or running for hours; the limits of a process do
 own, which knows nothing of those before; without forks (Windows) the program ends after one. Run by `rendering.py`.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -70,7 +71,8 @@ def limit() -> None:
     except ImportError:
         return
     for what, bound in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, SECONDS)):
-        resource.setrlimit(what, (bound, bound))
+        with contextlib.suppress(OSError, ValueError):  # macOS has no bound of memory, and others lower ones
+            resource.setrlimit(what, (bound, bound))
 
 
 def render(task: dict) -> str:

@@ -47,12 +47,12 @@ def read_documents(path: str, column: str) -> Iterator[str]:
     """
     if is_rows(path):
         for row in records(path, [column]):
+            require_cells(row)
             if column not in row:
                 raise UserError(f"{no_column(column, list(row), row.where)} {NAME_IT}")
             yield text_cell(row[column], column, row.where)
         return
-    with _whole(path), open_bytes(path) as file:
-        yield decode(file.read(), _shown(path))
+    yield read_text(path)
 
 
 class Row(dict[str, Any]):
@@ -102,6 +102,12 @@ def decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         where = f"byte 0x{data[error.start]:02x} at offset {error.start}"
         raise UserError(f"{name} is not UTF-8: {where}. Convert it first, as with iconv -t utf-8.") from None
+
+
+def read_text(path: str) -> str:
+    """All of a file, or of standard input (`-`), as one text. Raises UserError as `read_documents` does."""
+    with _whole(path), open_bytes(path) as file:
+        return decode(file.read(), _shown(path)).removeprefix("\ufeff")  # a byte-order mark
 
 
 @functools.cache
@@ -263,6 +269,12 @@ def _parquet(path: str, columns: Sequence[str] | None) -> Iterator[Row]:
                     yield Row(cells, f"row {number} of {path}")
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path}: {error}".splitlines()[0]) from None
+
+
+def require_cells(row: Row) -> None:
+    """UserError for a row with more cells than there are columns."""
+    if None in row:
+        raise UserError(f"{row.where} has more cells than the header: put double quotes around a text with separators")
 
 
 def text_cell(value: Any, column: str, where: str) -> str:

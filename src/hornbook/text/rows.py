@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hornbook.errors import UserError, unknown
-from hornbook.text.files import Row, no_column, records, text_cell
+from hornbook.text.files import Row, no_column, records, require_cells, text_cell
 from hornbook.text.splits import SPLITS
 
 T = TypeVar("T")
@@ -29,10 +29,7 @@ def read_rows(path: str, needed: Iterable[str] = ()) -> list[Row]:
     if not rows:
         raise UserError(f"{path} has no rows")
     for row in rows:
-        if None in row:
-            raise UserError(
-                f"{row.where} has more cells than the header: put double quotes around a text with separators"
-            )
+        require_cells(row)
     columns = columns_of(rows)
     for name in needed:
         if name not in columns:

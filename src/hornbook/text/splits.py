@@ -47,7 +47,10 @@ def repaired(keys: Iterable[int]) -> dict[int, str]:
 
 
 def blocks(text: str) -> Iterator[str]:
-    """The text cut at paragraph ends into about 100 blocks (of 200 to 4,000 characters); joined, they are the text."""
+    """The text cut at paragraph ends into about 100 blocks, or more of 4,000 characters; joined, they are the text.
+
+    A block reaches on to the next paragraph's, line's or word's end, to three times its size at most.
+    """
     size = min(4000, max(200, len(text) // 100))
     if len(text) < 3 * size:
         size = max(1, len(text) // 3)

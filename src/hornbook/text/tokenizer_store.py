@@ -14,7 +14,7 @@ from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 def obtain_tokenizer(name: str, corpus: Corpus, vocab: int | None) -> Tokenizer:
     """Load the tokeniser at a path, or have one of a kind, trained on the corpus's training split."""
     if name not in KINDS:
-        if not Path(name).exists():
+        if not Path(name).expanduser().exists():
             raise UserError(f"no tokeniser '{name}': give a folder, a tokenizer.json, or one of {', '.join(KINDS)}")
         return load_tokenizer(name)
     folder = home() / "tokenizers" / f"{corpus.measure('train').fingerprint[:16]}-{name}-{vocab}"

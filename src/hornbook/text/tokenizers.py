@@ -73,6 +73,7 @@ class Tokenizer:
     def encode_framed(self, text: str) -> list[int]:
         """The ids of a text between the special tokens that the tokeniser's own template puts around it, if it has
         one."""
+        check_text(text)
         return self.core.encode(text, add_special_tokens=True).ids
 
     def framing(self, before: Sequence[int], after: Sequence[int]) -> Tokenizer:
@@ -207,7 +208,12 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"there is no tokeniser at {path}: no such file or folder")
-    return Tokenizer(*read_folder(path))
+    try:
+        return Tokenizer(*read_folder(path))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file brings the library to
+        raise UserError(f"cannot read the tokeniser in {path}: {type(error).__name__}, {str(error)[:120]}") from None
 
 
 def check_text(text: str) -> None:

@@ -1,7 +1,8 @@
 """The text of IMDb's film reviews (Maas et al. 2011), to learn the language of reviews from: no labels.
 
-To train on are the reviews of the published training half that are not held out, and the unlabelled ones; to validate
-on the held-out tenth, as in the task `imdb`; to test on the published test half, of which nothing is trained on.
+To train on are nine in ten reviews of the published training half and of the unlabelled ones, by their hash; to
+validate on the held-out tenth of the training half, as in the task `imdb`; to test on the published test half, of
+which nothing is trained on.
 """
 
 from __future__ import annotations
