@@ -131,6 +131,11 @@ def test_a_device_that_is_not_there_is_refused(
 ) -> None:
     assert "Possible: cpu" in refused(capfd, "train", "gpt2-tiny", "--out", str(tmp_path / "x"), "--device", "tpu")
     assert "Possible: cpu" in refused(capfd, "generate", runs["gpt2-tiny"], "The ", "--device", "tpu")
+    assert "Possible: cpu" in refused(capfd, "generate", runs["gpt2-tiny"], "The ", "--device", "cpu:abc")
+
+
+def test_the_home_of_nobody_is_told_in_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "write the whole path" in refused(capfd, "generate", "~nobody-of-that-name/x", "hi")
 
 
 def test_an_encoder_that_cannot_go_on_prints_nothing_but_why(

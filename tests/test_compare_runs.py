@@ -144,6 +144,33 @@ def test_n_grams_and_encoder_decoders_read_the_text_too(tmp_path: Path) -> None:
     assert "without a source" in found.readings[1].note
 
 
+def test_without_bits_per_byte_there_is_no_difference_in_them(tmp_path: Path) -> None:
+    folders = trained(tmp_path / "a", 2.1), trained(tmp_path / "b", 2.0)
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    summary["validation"]["bits_per_byte"] = None
+    (folders[1] / "summary.json").write_text(json.dumps(summary))
+    rows = rows_of(compared(*folders))
+    assert rows["Bits per byte"].split()[-1] == "–"
+    assert "More than the best" not in rows or rows["More than the best"].split()[-1] == "–"
+
+
+def test_a_tokeniser_that_does_not_give_a_text_back_has_no_bits_of_it(tmp_path: Path) -> None:
+    words = train_tokenizer("word", ["the fox is the fox"])
+    ids = {"vocab": words.vocab, "bos": words.bos, "eos": words.eos, "pad": words.pad}
+    found = reading(load(folder_of(speaking("gpt2", **ids), tmp_path / "x", words), text=True), "the cow")
+    assert found.bits_per_byte is None
+    assert "does not give the text back" in found.note
+
+
+def test_a_text_as_long_as_the_context_can_be_read(tmp_path: Path) -> None:
+    model = load(folder_of(speaking("gpt2"), tmp_path / "x"), text=True)
+    text = "a" * model.config.context
+    assert len(model.tokenizer.encode(text)) == model.config.context
+    found = reading(model, text)
+    assert found.sentence is not None
+    assert found.likeliest
+
+
 def test_words_that_a_tokeniser_does_not_know_are_named(tmp_path: Path) -> None:
     words = train_tokenizer("word", ["the fox is the fox"])
     ids = {"vocab": words.vocab, "bos": words.bos, "eos": words.eos, "pad": words.pad}

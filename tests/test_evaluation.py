@@ -15,7 +15,7 @@ from hornbook.errors import UserError
 from hornbook.evaluation.lines import score_lines
 from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import cut_windows, score
-from hornbook.evaluation.sentences import score_sentence
+from hornbook.evaluation.sentences import Sentence, score_sentence
 from hornbook.text.tokenizer_training import train_tokenizer
 
 
@@ -87,13 +87,27 @@ def test_a_sentence_s_probability_does_not_underflow() -> None:
     assert int(exponent) * math.log(10) + math.log(float(mantissa)) == pytest.approx(found.log_prob, abs=1e-3)
 
 
+def test_a_probability_is_written_with_one_digit_before_the_point() -> None:
+    found = Sentence("x", ["x"], [math.log(9.9997e-5)], [])
+    assert found.probability == "1.000e-04"
+    assert Sentence("x", ["x"], [math.log(2.5e-7)], []).probability == "2.500e-07"
+
+
+def test_one_token_without_another_before_it_is_refused() -> None:
+    tokenizer = train_tokenizer("bytes", [])
+    model = tiny_model("llama", vocab=tokenizer.vocab, bos=None)
+    model.tokenizer = tokenizer
+    with pytest.raises(UserError, match="nothing is left to score"):
+        score_sentence(model, "a")
+
+
 def test_pseudo_perplexity_hides_each_token_in_turn_and_shows_all_others() -> None:
     model = tiny_model("bert", context=16)
     tokens = torch.tensor([EOS, *range(3, 38)])  # one document, longer than two windows
     ends = np.array([1, len(tokens)])
     data = Shard(tokens.numpy().astype(np.uint16), ends, np.array([9]), np.array([9]), 40, EOS, True)
     nats = []
-    for place in range(len(tokens) - 1):
+    for place in range(1, len(tokens) - 1):  # the separator that opens it is no part of the text
         last = min(len(tokens) - 1, (place // 16 + 1) * 16)
         start = max(0, last - 16)
         window = tokens[start:last].clone()[None]

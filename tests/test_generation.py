@@ -16,6 +16,7 @@ from hornbook import kernels, models
 from hornbook.commands import generate
 from hornbook.config import Generate, Sampling, TransformerConfig
 from hornbook.errors import UserError
+from hornbook.generation import prompt_file
 from hornbook.generation.answers import Answer, Piece, Request
 from hornbook.generation.drafts import Lookup, ModelDrafter
 from hornbook.generation.engine import Engine, compacted
@@ -159,6 +160,30 @@ def test_memory_for_caches_is_never_exceeded() -> None:
     spare = 4 * (engine.token_bytes + engine.row_bytes)
     assert max(size for _, size in seen) <= most + spare
     assert all(len(answer.new) == 100 for answer in answers)
+
+
+@pytest.mark.parametrize("long_first", [False, True])
+@pytest.mark.parametrize("family", ["llama", "transformer"])
+def test_many_short_texts_and_a_long_one_are_never_paid_for_together(family: str, long_first: bool) -> None:
+    model = tiny_model(family, eos=None, context=448)
+    source = {"source": 1} if model.reads_source else {}
+    short, long = [Request([5, 6], 20, **source) for _ in range(8)], Request([5, 6], 400, **source)
+    engine = Engine(model)
+    most = engine.memory = max(engine.bytes(8, 64), engine.bytes(1, engine.length(long)))
+    alone = [Engine(model) for _ in range(2)]
+    seen, found = [], {}
+    for group in ([long], short) if long_first else (short, [long]):
+        answers = [engine.submit(request) for request in group]
+        while engine.busy:
+            engine.step()
+            seen.append(engine.cache.bytes if engine.cache else 0)
+        found[len(group)] = [answer.new for answer in answers]
+    assert max(seen) <= most + 8 * (engine.token_bytes + engine.row_bytes)  # a spare slot a row
+    for other, (request, given) in zip(alone, ((short[0], found[8][0]), (long, found[1][0])), strict=True):
+        answer = other.submit(request)
+        while other.busy:
+            other.step()
+        assert answer.new == given
 
 
 @pytest.mark.parametrize(
@@ -355,7 +380,8 @@ def test_a_stopped_file_of_answers_is_carried_on_and_others_are_left_alone(
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 4
-    for kept in (b"", lines[0][:40], b"".join(lines[:2]), b"".join(lines[:2]) + lines[2][:20], whole):
+    torn = (lines[0][:40], b"".join(lines[:2]) + lines[2][:20], b"".join(lines[:3])[:-1], whole[:-1])
+    for kept in (b"", b"".join(lines[:2]), whole, *torn):
         out.write_bytes(kept)
         answer_file(speaking, settings)
         assert out.read_bytes() == whole
@@ -367,6 +393,22 @@ def test_a_stopped_file_of_answers_is_carried_on_and_others_are_left_alone(
     out.write_bytes(whole)
     with pytest.raises(UserError, match="other settings"):
         answer_file(speaking, dataclasses.replace(settings, temperature=0.5))
+
+
+def test_no_more_prompts_are_under_way_than_twice_the_rows(speaking: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("".join(f"Prompt {n}\n" for n in range(12)))
+    waiting: list[int] = []
+
+    class Watched(Engine):
+        def step(self) -> None:
+            waiting.append(len(self.waiting) + len(self.active))
+            super().step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompt_file, "Engine", Watched)
+        settings = Generate("", file=str(tmp_path / "in.txt"), out=str(tmp_path / "out.jsonl"), tokens=5, rows=2)
+        answer_file(speaking, settings)
+    assert max(waiting) == 4
 
 
 def test_a_file_of_answers_that_another_process_writes_is_left_alone(speaking: LanguageModel, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hornbook.checkpoint import load
 from hornbook.config import Import
 from hornbook.errors import UserError
 from hornbook.exchange import import_model
-from hornbook.formats.config_json import parse_config
+from hornbook.formats.config_json import parse_config, read_config
 from hornbook.formats.weights import open_weights
 from hornbook.small_files import read_bytes
 
@@ -246,6 +246,7 @@ def test_a_damaged_index_is_refused(content: str, told: str, folder: Path) -> No
         ({"tie_word_embeddings": "yes"}, "must be true or false"),
         ({"eos_token_id": "end"}, "must be a whole number"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
+        ({"architectures": ["GPT2ForSequenceClassification"], "num_labels": 10**9}, "num_labels 1000000000, .*absurd"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(change: dict[str, Any], told: str, folder: Path) -> None:
@@ -255,9 +256,34 @@ def test_a_config_that_cannot_be_is_refused(change: dict[str, Any], told: str, f
     assert re.search(told, refused(folder))
 
 
+def test_special_tokens_beyond_the_vocabulary_are_none(folder: Path) -> None:
+    vocab = read_config(folder).vocab
+    edit(folder / "config.json", pad_token_id=vocab, bos_token_id=10**6, eos_token_id=vocab - 1)
+    config = read_config(folder)
+    assert (config.pad, config.bos, config.eos) == (None, None, vocab - 1)
+
+
+def test_an_adapter_s_base_may_be_no_adapter_and_name_no_file_elsewhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "evil/x"}))
+    (adapter / "hornbook.json").write_text(json.dumps({"base": "hf:evil/x", "base_sha256": "0"}))
+    hub = {"hf:evil/x": adapter}
+    monkeypatch.setattr("hornbook.checkpoint.locate", lambda name: hub.get(str(name), Path(name)))
+    with pytest.raises(UserError, match="which is one itself"):
+        load(adapter)
+    hub["hf:evil/x"] = folder
+    (folder / "model.safetensors").unlink()
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "/dev/zero"}}))
+    with pytest.raises(UserError, match=r"a shard must be a \.safetensors file beside its index"):
+        load(adapter)
+
+
 def test_counts_of_n_grams_must_be_a_list(tmp_path: Path) -> None:
     folder = folder_of(speaking("ngram"), tmp_path / "theirs")
-    for entries in (3, ["x"], [-1, 2, 3], [10**15] * 3, [1, 2]):
+    for entries in (3, ["x"], [-1, 2, 3], [10**15] * 3, [1, 2], [10, 5, 5]):
         edit(folder / "config.json", entries=entries)
         refused(folder)
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from hornbook.errors import UserError
+from hornbook.tasks import columns_at
 from hornbook.text.divided import Divided
+from hornbook.text.files import read_documents
 from hornbook.text.rows import column_of, label_of, read_rows, shuffled, split_rows, text_of
 from hornbook.text.splits import SPLITS
 
@@ -142,6 +144,19 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, name: str) -> N
         read_rows(str(tmp_path / name))
     assert "\n" not in str(error.value)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize("reader", ["documents", "suggestion"])
+def test_a_comma_outside_of_quotes_cuts_no_text_short(reader: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("text\nHello, world. How are you?\n")
+    with pytest.raises(UserError, match=r"row 1 of .* has more cells than the header"):
+        list(read_documents(str(path), "text")) if reader == "documents" else columns_at(str(path))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("\ufeffThe text".encode())
+    assert list(read_documents(str(tmp_path / "x.txt"), "text")) == ["The text"]
 
 
 def one(tmp_path: Path, text: str) -> Any:

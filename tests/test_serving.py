@@ -512,8 +512,9 @@ def test_wrong_conversations_are_refused(table: Running, wrong: dict[str, Any], 
         b'{"model": "llama", "prompt": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
         b'{"model": "llama", "prompt": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
         b'{"model": "llama", "prompt": "a", "max_tokens": ' + b"9" * 10_000 + b"}",
+        b'{"model": "llama", "prompt": ' + b"[" * 700 + b"]" * 700 + b"}",
     ],
-    ids=["empty", "torn", "list", "number", "not utf-8", "deep lists", "deep objects", "long number"],
+    ids=["empty", "torn", "list", "number", "not utf-8", "deep lists", "deep objects", "long number", "lists"],
 )
 def test_bodies_that_are_no_request_are_refused(table: Running, body: bytes) -> None:
     kind = {"content-type": "application/json"}
@@ -584,7 +585,12 @@ def test_keys_are_read_from_a_file_and_the_environment(tmp_path, monkeypatch: py
     accepted = (KEY, "another-long-api-key", "from-the-environment", "and-one-more-of-these")
     assert all(keys.holder(f"Bearer {key}") for key in accepted)
     assert not keys.holder("Bearer # of this machine")
-    for text, said in (("short\n", "16"), ("# none\n", "no API key"), ("sha256:xyz\n", "64")):
+    for text, said in (
+        ("short\n", "16"),
+        ("# none\n", "no API key"),
+        ("sha256:xyz\n", "64"),
+        ("schlüssel-1234567890\n", "ASCII"),
+    ):
         file.write_text(text)
         with pytest.raises(UserError, match=said):
             read_keys(str(file))

@@ -250,6 +250,8 @@ def test_mistakes_are_told_in_a_line_and_the_conversation_goes_on(
     out, err = session(
         "/undo", "/sytem x", "/save", f"/save {tmp_path / 'there'}", f"/save {tmp_path}/no/such\0", "", "\udcff", "Hi"
     )
+    _, more = session("/save ~nobody-of-that-name/x", f"/save {tmp_path / ('x' * 300)}", "Hi")
+    assert [line.split(":")[1].strip()[:12] for line in more.splitlines()[:2]] == ["cannot write"] * 2
     told = err.splitlines()
     assert "there is no question yet" in told[0]
     assert "Did you mean '/system'?" in told[1]

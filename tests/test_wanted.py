@@ -134,3 +134,21 @@ def test_a_trained_run_is_scored_on_the_text_that_it_learnt_from(tmp_path: Path)
 def test_a_run_whose_text_cannot_be_had_again_asks_for_one(tmp_path: Path, data: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         settled(Evaluate(folder(tmp_path / "trained", data=data)))
+
+
+def test_the_other_side_of_a_run_s_own_file_is_not_asked_of_another_file(tmp_path: Path) -> None:
+    for name in ("train.de", "train.en", "other.de"):
+        (tmp_path / name).write_text("eins\nzwei\n" * 30)
+    rows = tmp_path / "other.csv"
+    rows.write_text("source,target\nein Hund,a dog\n" * 30)
+    facts = {"task_name": "translate", "target": str(tmp_path / "train.en")}
+    run = folder(tmp_path / "run", data=str(tmp_path / "train.de"), **facts)
+    assert settled(Evaluate(run))[0].target == str(tmp_path / "train.en")
+    settings, task = settled(Evaluate(run, str(rows)))
+    assert (settings.target, task is None) == (None, False)
+
+
+def test_a_run_that_was_taught_is_scored_on_a_text_too(run: str, tmp_path: Path) -> None:
+    (tmp_path / "wiki.txt").write_text("a text")
+    settings, task = settled(Evaluate(run, str(tmp_path / "wiki.txt")))
+    assert (settings.data, task) == (str(tmp_path / "wiki.txt"), None)
