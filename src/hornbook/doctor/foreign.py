@@ -65,7 +65,7 @@ class ForeignModel(LanguageModel):
         bos, eos, pad = (getattr(c, f"{name}_token_id", None) for name in ("bos", "eos", "pad"))
         eos = eos[0] if isinstance(eos, list) else eos
         context = getattr(c, "max_position_embeddings", None) or 2048
-        self.config = ModelConfig(c.model_type, c.vocab_size, context, bos, eos, pad)
+        self.config = ModelConfig(c.model_type, c.vocab_size, context, bos=bos, eos=eos, pad=pad)
         self.counted = getattr(getattr(core, "model", None), "counted", False)  # ours, in its class for transformers
         self.takes = set(inspect.signature(core.forward).parameters)
 
