@@ -28,7 +28,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small matrices, little memory, no compilation."""
     monkeypatch.setattr(speed, "SQUARE", {"cpu": 64})
-    monkeypatch.setattr(speed, "available_memory", lambda: 64 * 2**20)
+    monkeypatch.setattr(speed, "available_memory", lambda device: 64 * 2**20)
     monkeypatch.setattr(machine, "can_compile", lambda: False)
     for cached in (speed.measured_speeds, speed.memory_bandwidth):
         cached.cache_clear()

@@ -220,7 +220,8 @@ def test_a_folder_that_transformers_writes_gives_the_same_logits_here(
     assert difference(ours(tokens), theirs(tokens).logits) < 1e-5
     assert ours.config.context == config.max_position_embeddings
     for name in ("bos", "eos", "pad"):
-        assert getattr(ours.config, name) == getattr(config, f"{name}_token_id")
+        theirs_id = getattr(config, f"{name}_token_id")  # a default may lie beyond this small vocabulary
+        assert getattr(ours.config, name) == (theirs_id if (theirs_id or 0) < 258 else None)
 
 
 def leave_out_defaults(path: Path, kind: type) -> None:

@@ -137,10 +137,10 @@ def test_a_run_whose_text_cannot_be_had_again_asks_for_one(tmp_path: Path, data:
 
 
 def test_the_other_side_of_a_run_s_own_file_is_not_asked_of_another_file(tmp_path: Path) -> None:
-    for name in ("train.de", "train.en", "other.de"):
-        (tmp_path / name).write_text("eins\nzwei\n" * 30)
+    for name in ("train.de", "train.en"):
+        (tmp_path / name).write_text("".join(f"line {n}\n" for n in range(30)))
     rows = tmp_path / "other.csv"
-    rows.write_text("source,target\nein Hund,a dog\n" * 30)
+    rows.write_text("source,target\n" + "".join(f"Hund {n},dog {n}\n" for n in range(30)))
     facts = {"task_name": "translate", "target": str(tmp_path / "train.en")}
     run = folder(tmp_path / "run", data=str(tmp_path / "train.de"), **facts)
     assert settled(Evaluate(run))[0].target == str(tmp_path / "train.en")
