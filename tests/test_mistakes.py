@@ -16,7 +16,7 @@ from hornbook.cli import main
 from hornbook.doctor.certificate import CHECKS
 from hornbook.doctor.finding import FAIL, PASS
 from hornbook.errors import UserError
-from hornbook.mistakes import MUSEUM, find
+from hornbook.mistakes import MUSEUM, find, school
 from hornbook.mistakes.piece import HONEST, MISTAKEN, Figure, swapped
 from hornbook.mistakes.telling import lines, told
 from hornbook.report.museum_page import render_museum
@@ -48,6 +48,15 @@ def test_a_mistake_costs_what_is_told_of_it(name: str) -> None:
     assert measured.holds, measured.figures
     kinds = {figure.kind for figure in measured.figures}
     assert {MISTAKEN, HONEST} <= kinds
+
+
+def test_every_measurement_may_be_the_first_one() -> None:
+    """What one piece has taught another finds taught: alone, each must be able to teach."""
+    for name in MUSEUM:
+        for value in vars(school).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+        assert MUSEUM[name].measure(3).figures
 
 
 @pytest.mark.parametrize(

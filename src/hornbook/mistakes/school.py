@@ -112,6 +112,7 @@ class PaddedLines:
     get = staticmethod(partial(padded, "train"))
 
 
+@torch.enable_grad()  # who measures a mistake may want none
 def teach(model: LanguageModel, steps: int, batches: Any = None, rate: float = RATE) -> list[float]:
     """Train with AdamW, a third of the steps as warm-up, then straight down; every step's loss, in nats a target."""
     batches, warmup = batches or stream(), max(1, steps // 3)
