@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -90,6 +91,8 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
         trial.set_user_attr(STOPPED, True)
         raise
     except DiskError:  # which all others would meet too: this one is carried on when there is room
+        with contextlib.suppress(Exception):  # the study may lie on the same disk
+            trial.set_user_attr(STOPPED, True)
         raise
     except UserError as error:
         say(f"trial {place} failed: {error}")
