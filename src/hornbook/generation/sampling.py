@@ -105,9 +105,8 @@ def repeating(tokens: Sequence[int], length: int) -> list[int]:
     """The tokens that would make the last `length` ones a run that has been there before (Paulus et al. 2017)."""
     begun = list(tokens[len(tokens) - length + 1 :]) if length > 1 else []
     places = range(len(tokens) - length + 1)
-    if begun:  # most are told by their last token
-        places = [i for i in places if tokens[i + length - 2] == begun[-1]]  # type: ignore[assignment]
-    return sorted({tokens[i + length - 1] for i in places if list(tokens[i : i + length - 1]) == begun})
+    near = (i for i in places if not begun or tokens[i + length - 2] == begun[-1])  # most are told by their last token
+    return sorted({tokens[i + length - 1] for i in near if list(tokens[i : i + length - 1]) == begun})
 
 
 def kept(logits: Tensor, s: Sampling) -> Tensor:
