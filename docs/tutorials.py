@@ -45,14 +45,16 @@ def steps() -> list[Step]:
     ]
 
 
-def section(step: Step) -> str:
-    """A step as the page has it."""
+def section(step: Step, order: list[str]) -> str:
+    """A step as the page has it; `order` has the keys of all."""
     said = [f"**{step.key}. {step.does}.**"]
     if step.sh:
         said.append("```sh\n" + "".join(f"{folded(line)}\n" for line in step.sh.splitlines()) + "```")
     if step.python:
         said.append(f"```python\n{step.python}```")
-    words = step.differs, step.versions and f"*Today's libraries:* {step.versions}"
+    later = [key for key in step.after if order.index(key) > order.index(step.key)]
+    first = f"*First: {', '.join(later)}.*" if later else ""
+    words = first, step.differs, step.versions and f"*Today's libraries:* {step.versions}"
     return "\n\n".join([*said, *(wrap(text) for text in words if text)]) + "\n"
 
 
@@ -82,7 +84,7 @@ def page(text: str) -> str:
         if step.tutorial != title:
             title = step.tutorial
             parts.append(f"### {title}\n")
-        parts.append(section(step))
+        parts.append(section(step, [each.key for each in steps()]))
     return before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + after
 
 

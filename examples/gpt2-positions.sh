@@ -3,6 +3,6 @@
 # of sinusoids. MODEL may be any run or folder with learned positions.
 set -e
 MODEL=${MODEL:-gpt2}
-OUT=${OUT:-runs/gpt2}
+OUT=${OUT:-runs/openai}
 [ -d "$OUT" ] || hornbook import "$MODEL" "$OUT"
 hornbook inspect "$OUT" --pictures "$OUT-pictures" --picture positions "$@"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from helpers import VOCAB, stream, tiny_model
 from hornbook.config import Train
@@ -21,6 +22,7 @@ from hornbook.data.batches import Batches
 from hornbook.data.loader import Loader
 from hornbook.data.shards import Shard
 from hornbook.parallel.processes import Processes, joined
+from hornbook.parallel.sharding import exchange
 from hornbook.parallel.tensors import gathered, local
 from hornbook.training.engine import Engine
 
@@ -53,6 +55,7 @@ def compared(family: str, optimizer: str, processes: Processes) -> dict[str, Any
     before = dict(tiny(family).double().named_parameters())
     held = sum(local(p).numel() for p in spread.parameters())
     state = engine.optimizers.tensors()
+    divides = divides_gradients(engine, spread)
     with gathered(spread, processes.main):
         if not processes.main:
             return {}
@@ -64,8 +67,16 @@ def compared(family: str, optimizer: str, processes: Processes) -> dict[str, Any
         "loss": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
         "norm": max(abs(a - b) / a for a, b in zip(norms, other_norms, strict=True)),
         "held": held / sum(p.numel() for p in alone.parameters()),
+        "divides": divides,
         "state": {name: list(tensor.shape) for name, tensor in state.items()},
     }
+
+
+def divides_gradients(engine: Engine, model: Any) -> bool:
+    """Whether a pass that is not the last one of a step leaves no gradient in full where parameters lie in parts."""
+    exchange(engine.objective, model, False)
+    groups = [part._get_fsdp_state()._fsdp_param_group for part in model.modules() if isinstance(part, FSDPModule)]
+    return all(group.reduce_grads for group in groups if group is not None)
 
 
 def tiny(family: str) -> Any:

@@ -81,6 +81,7 @@ def test_outputs_take_the_place_of_old_ones_and_budgets_shrink(tmp_path: Path) -
         refresh.run_page("```python\n1 / 0\n```\n", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_book_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path)]

@@ -301,7 +301,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     run = ["--data", str(text_folder), "--out", str(tmp_path / "run"), *SMALL, "--heads", "2", "--eval-every", "1"]
-    line = refused(capfd, "train", "gpt2-tiny", *run)
+    line = refused(capfd, "train", "gpt2-tiny", *run, code=1)
     assert "No space left" in line
     assert checkpoint.load(tmp_path / "run").config.layers == 1
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hornbook.data.permutation import permute
 from hornbook.data.shards import Shard, open_split, shard_path
 from hornbook.errors import UserError
 from hornbook.text.corpora import open_corpus
+from hornbook.text.corpus import Corpus
 from hornbook.text.tokenizer_training import train_tokenizer
 
 
@@ -115,6 +117,28 @@ def test_a_damaged_shard_is_made_anew(text_folder: Path, tmp_path: Path) -> None
     path = shard_path(corpus, tokenizer, "train", tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
     assert open_split(corpus, tokenizer, "train", tmp_path).tokens.tolist() == wanted
+
+
+def test_a_text_that_changes_while_it_is_read_gives_no_shard(tmp_path: Path) -> None:
+    texts = iter([["one"], ["one, and then more"]])
+    corpus = Corpus("a text", "", "", lambda split: next(texts), lambda: ("train",))
+    corpus.measure("train")
+    with pytest.raises(UserError, match="a text train changed while it was read"):
+        open_split(corpus, train_tokenizer("bytes", []), "train", tmp_path)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_what_died_long_ago_over_a_shard_is_swept_away(text_folder: Path, tmp_path: Path) -> None:
+    corpus, tokenizer = open_corpus(str(text_folder)), train_tokenizer("bytes", [])
+    path = shard_path(corpus, tokenizer, "train", tmp_path)
+    path.parent.mkdir(parents=True)
+    old, young, other = (path.with_name(f".{name}.1234.part") for name in (path.name, f"{path.name}.ab", "x"))
+    for part in (old, young, other):
+        part.write_text("half")
+    for part in (old, other):
+        os.utime(part, (0, 0))
+    open_split(corpus, tokenizer, "train", tmp_path)
+    assert sorted(path.parent.iterdir()) == sorted([path, young, other])
 
 
 def test_the_separator_of_a_document_cannot_be_written_in_its_text(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
 
 
+@pytest.mark.slow
 def test_the_tour_s_commands_run_in_order(workplace: Path) -> None:
     tour = next(block for block in blocks("sh") if "hornbook ladder" in block)
     for line in tour.splitlines():
@@ -55,6 +56,7 @@ def test_the_commands_of_a_model_for_a_job_run(workplace: Path) -> None:
         assert "TF-IDF" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_runs(workplace: Path) -> None:
     for code in blocks("python"):
         done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)

@@ -12,6 +12,7 @@ import torch
 
 import hornbook
 from doctor_subject import BYTES, IDS, examined, failed, healthy, subject_of
+from folders import edit
 from helpers import tiny_model
 from hornbook import checkpoint, models
 from hornbook.cli import main
@@ -314,6 +315,12 @@ def test_what_transformers_cannot_continue_texts_with_is_refused(tmp_path: Path)
     sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 40}
     transformers.BertForMaskedLM(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match=r"is an encoder.*leave --foreign out"):
+        hornbook.examine(str(tmp_path / "bert"), foreign=True)
+    edit(tmp_path / "bert" / "config.json", architectures=["BertModel"])
+    with pytest.raises(UserError, match=r"is an encoder.*leave --foreign out"):
+        hornbook.examine(str(tmp_path / "bert"), foreign=True)
+    edit(tmp_path / "bert" / "config.json", architectures=["GPT2ForSequenceClassification"], model_type="gpt2")
+    with pytest.raises(UserError, match=r"tells classes apart.*leave --foreign out"):
         hornbook.examine(str(tmp_path / "bert"), foreign=True)
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     for name in ("nothing", "x.gguf"):

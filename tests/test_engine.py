@@ -31,10 +31,10 @@ from hornbook.layers.mlp import ACTIVATIONS
 from hornbook.layers.transformer import band
 from hornbook.parallel.processes import Processes
 from hornbook.run import Run
-from hornbook.training import batch_size, choices, engine
+from hornbook.training import batch_size, choices
 from hornbook.training.engine import Engine
 from hornbook.training.lookups import ordered_lookups, summed_rows
-from hornbook.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
+from hornbook.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal, same_shapes
 from hornbook.training.optimizers import Optimizers
 from hornbook.training.together import choose_together
 
@@ -414,6 +414,13 @@ def test_muon_moves_every_matrix_as_torch_s_does_over_steps() -> None:
         assert float((one - other).norm()) < 0.06 * float((one - start).norm())
 
 
+def test_matrices_go_together_by_shape_as_far_as_there_is_room_for_them() -> None:
+    matrices = [torch.empty(4, 4)] * 5 + [torch.empty(8, 4)]
+    assert same_shapes(matrices) == [[0, 1, 2, 3, 4], [5]]
+    assert same_shapes(matrices, 33) == [[0, 1], [2, 3], [4], [5]]
+    assert same_shapes(matrices, 1) == [[0], [1], [2], [3], [4], [5]]
+
+
 def test_a_matrix_that_got_no_gradient_stays() -> None:
     with_one, without = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
     with_one.grad = torch.randn(4, 4)
@@ -596,7 +603,7 @@ def test_the_checkpoint_of_a_step_does_not_depend_on_parts(tmp_path: Path) -> No
     states = [Optimizers.tensors(e.optimizers) for e in (one, parts)]
     assert states[0].keys() == states[1].keys()
     assert math.isfinite(float(one.norm))
-    assert engine.out_of_memory(
+    assert machine.out_of_memory(
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     )
 

@@ -205,3 +205,10 @@ def test_export_prints_what_it_wrote(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert verified.startswith("verified on arrival: every tensor as bf16")
     assert path == str(tmp_path / "out")
     assert hornbook.export(str(tmp_path / "run"), str(tmp_path / "again")).path == tmp_path / "again"
+
+
+def test_files_for_folders_only_are_not_asked_of_one_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--shard-size spreads the weights of a folder"):
+        export_model(Export("x", str(tmp_path / "x.gguf"), shard_size=1.0))
+    with pytest.raises(UserError, match="above 0, and finite"):
+        Export("x", "y", shard_size=float("inf"))

@@ -340,6 +340,28 @@ def test_caches_join_part_and_grow(family: str) -> None:
     assert torch.allclose(model(text[1:2, 3:], alone), wanted[1:2, 3:], atol=1e-5)
 
 
+def test_a_recurrent_model_reads_a_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = tiny_model("rnn"), []
+    run = type(model).run
+    monkeypatch.setattr(model, "run", lambda tokens, *rest: read.append(tokens.shape[1]) or run(model, tokens, *rest))
+    engine = Engine(model)
+    answer = engine.submit(Request([3, 4, 5, 6, 7], 4, Sampling(temperature=0.0, logit_bias={EOS: -30.0})))
+    assert len(finished(engine, [answer])[0]) == 4
+    assert sum(read) == 5 + 3
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_cache_that_refuses_tokens_is_as_it_was(family: str) -> None:
+    model, text = tiny_model(family), torch.tensor([[5, 7, 9, 11, 13, 6]])
+    cache = model.make_cache(1, 4)
+    model.hidden(text[:, :3], cache)
+    with pytest.raises(UserError, match="the cache holds 4 tokens"):
+        model.hidden(text[:, 3:], cache)
+    assert cache.lengths.tolist() == [3]
+    cache.reserve(6)
+    assert torch.allclose(model(text[:, 3:], cache), model(text)[:, 3:], atol=1e-5)
+
+
 @pytest.fixture
 def speaking() -> LanguageModel:
     tokenizer = train_tokenizer("bytes", [])

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 import hornbook
-from helpers import stream, tiny_config, tiny_model
+from helpers import VOCAB, stream, tiny_config, tiny_model
 from hornbook import models
 from hornbook.checkpoint import save_model
 from hornbook.cli import main
@@ -28,6 +28,7 @@ from hornbook.inspection.grid import drawn
 from hornbook.inspection.names import form, spans
 from hornbook.inspection.page import shown
 from hornbook.inspection.tree import leaves, parts_of
+from hornbook.layers.class_head import give_class_head
 from hornbook.text.tokenizer_training import train_tokenizer
 from terminal import on_terminal
 
@@ -74,6 +75,19 @@ def test_the_formula_comes_out_at_the_number_of_parameters(family: str) -> None:
 def test_three_times_the_arithmetic_of_all_rows_is_that_of_training(family: str) -> None:
     found = tiny(family)
     assert 3 * sum(part.flops for part in leaves(found.parts)) == found.model.flops_per_token(16)
+
+
+def test_looking_back_over_recurrent_states_costs_scores_and_mixing() -> None:
+    model = tiny_model("rnn_attention")
+    assert model.flops_per_token(16) == tiny_model("rnn").flops_per_token(16) + 6 * 2 * 32 * 32 + 6 * 16 * 32
+
+
+def test_a_classifier_has_no_head_of_words_any_more() -> None:
+    model = tiny_model("gpt2", tied=True)
+    before = model.flops_per_token(16)
+    give_class_head(model, ("a", "b"))
+    assert model.flops_per_token(16) == before - 6 * VOCAB * 32 + 6 * 2 * 32
+    assert not any(part.path == "output" for part in parts_of(model, 16))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,6 +18,7 @@ from hornbook.adapt.packing import Scheme, unpack
 from hornbook.adapt.quantization import quantization_of, quantize
 from hornbook.adapt.quantized import Quantized
 from hornbook.config import Sampling
+from hornbook.errors import UserError
 from hornbook.generation.answers import Request
 from hornbook.generation.engine import Engine
 from hornbook.generation.swift import quicken
@@ -179,6 +180,25 @@ def test_a_quickened_model_in_float32_says_what_the_plain_one_does(family: str, 
             # rounded sums, on their way through two layers: of about 100 numbers of float32 each
             assert torch.allclose(found[kept], wanted[kept], rtol=1e-4, atol=2e-5)
         assert torch.equal(caches[0].lengths, caches[1].lengths)
+
+
+@built
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantised_model_in_float16_goes_the_plain_way(bits: int) -> None:
+    model = tiny_model("llama", **WIDE).to(torch.float16)
+    quantize(model, quantization_of(bits))
+    quicken(model)
+    assert model.step is None  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        assert model(torch.tensor([[3]]), model.make_cache(1, 4)).isfinite().all()
+
+
+@built
+def test_an_encoder_without_a_head_is_left_as_it_is() -> None:
+    model = tiny_model("bert", masked_head=False, **WIDE)
+    quicken(model)
+    with pytest.raises(UserError, match="without a masked-token head"):
+        model.unembed(model.features(torch.zeros(1, 1, 64)))
 
 
 @built

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from hornbook.cli import main
+from hornbook.config import Ladder
+from hornbook.ladder import claim
 from hornbook.run import read_log
 
 RUNGS = ["bigram", "rnn-tiny", "bert-tiny", "gpt2-tiny"]
@@ -52,6 +54,12 @@ def test_its_report_shows_every_rung_and_how_to_repeat_it(climbed: Path) -> None
     assert "://" not in page.split("<body", 1)[1]
 
 
+def test_what_a_killed_ladder_had_only_begun_to_write_is_in_nobody_s_way(tmp_path: Path) -> None:
+    (tmp_path / ".ladder.json.999999999.part").write_text("{")
+    claim(tmp_path, Ladder(), "ladder.json", "runs", "is not a ladder", ())
+    assert (tmp_path / "ladder.json").exists()
+
+
 def test_a_ladder_that_cannot_be_finished_is_not_begun(text_folder: Path, tmp_path: Path) -> None:
     for flags in (["--vocab", "999999"], ["--device", "tpu"], ["--minutes", "0"], ["--rungs", "bigram", "lama-tiny"]):
         with pytest.raises(SystemExit) as stop:
@@ -78,6 +86,7 @@ def test_a_ladder_of_other_settings_is_not_mixed_in(
     assert "minutes was 0.03 and is now 0.5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_ladder_stopped_in_the_middle_goes_on_from_there(text_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "climb"
     full = [sys.executable, "-m", "hornbook", *command(text_folder, folder, minutes="0.1")]

@@ -150,6 +150,9 @@ def test_another_text_is_told_of(tmp_path: Path) -> None:
     settings = like(str(by_the_clock(tmp_path / "x")))
     assert told(settings, {"text": "abc", "new": 1}).endswith("bit for bit")
     assert told(settings, {"text": "abd"}).endswith("with changes: its text is not the same")
+    other = like(str(by_the_clock(tmp_path / "y", process_count=2)))
+    assert told(other, {"process_count": 2}).endswith("bit for bit")
+    assert told(other, {"process_count": 1}).endswith("with changes: its process count is not the same")
 
 
 def test_a_folder_that_is_no_run_cannot_be_repeated(tmp_path: Path) -> None:

@@ -138,6 +138,8 @@ def test_the_command_lists_tells_and_writes_the_page(
     main(["mistakes"])
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == list(MUSEUM)
+    main(["mistakes", "--json"])
+    assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()] == list(MUSEUM)
     main(["mistakes", "uint16"])
     assert "48.9 %" in capsys.readouterr().out
     main(["mistakes", "uint16", "--json"])
@@ -147,6 +149,10 @@ def test_the_command_lists_tells_and_writes_the_page(
     main(["mistakes", "--all", "--out", str(tmp_path / "new" / "museum.html")])
     assert capsys.readouterr().out.rstrip().endswith("museum.html")
     assert "Token ids in 16 bits" in (tmp_path / "new" / "museum.html").read_text()
+    main(["mistakes", "--all", "--json", "--out", str(tmp_path / "again.html")])
+    told = capsys.readouterr()
+    assert all(json.loads(line) for line in told.out.splitlines())
+    assert told.err.rstrip().endswith("again.html")
 
 
 @pytest.mark.parametrize("words", [["no-mask", "--all"], ["no-mask", "--out", "x.html"], ["no-mask", "--steps", "1"]])

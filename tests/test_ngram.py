@@ -255,6 +255,13 @@ def test_the_back_off_path_adds_up_to_the_log_probability(smoothing):
             assert [step.found for step in path] == [False] * (len(path) - 1) + [True]
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_nothing_before_a_token_leaves_the_unigrams_alone(order):
+    model = fitted(order)
+    (step,) = model.backoff_path([], 1)
+    assert step.nats == pytest.approx(float(model.log_probs_1[1]))
+
+
 def test_the_back_off_path_tells_a_context_that_was_never_seen():
     model = fitted(3)
     assert [step.seen for step in model.backoff_path([VOCAB - 1], 1)] == [False, True]
@@ -324,6 +331,8 @@ def test_what_cannot_be_counted_is_refused():
     model = NGram(NGramConfig("ngram", vocab=4))
     with pytest.raises(UserError, match="no token"):
         model.fit(np.array([], np.int64))
+    with pytest.raises(UserError, match="no token"):
+        NGram(NGramConfig("ngram", vocab=4, eos=0)).fit(np.array([0]))
     with pytest.raises(UserError, match="0 to 3"):
         model.fit(np.array([1, 4]))
     with pytest.raises(UserError, match="ARPA"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import tiny_model
+from helpers import VOCAB, tiny_model
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.data.packing import Packed, Piece, fill_rows, row_width, stacked
 from hornbook.layers.class_head import give_class_head
@@ -89,6 +89,28 @@ def test_classes_in_packed_rows_cost_what_they_cost_alone(family: str) -> None:
     for weights in (None, [0.5, 1.0, 2.0]):
         objective = ClassObjective(model, weights).eval()
         same(objective, [stacked([some[:3], some[3:5]], 64), stacked([some[5:8]], 64)], list(map(one_by_one, some[:8])))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_a_row_longer_than_the_context_may_be_mostly_padding(family: str) -> None:
+    """Segments of a pair fit one by one, and rows are as wide as the longest pair."""
+    model = tiny_model(family)
+    tokens = torch.randint(3, VOCAB, (2, 96), generator=torch.Generator().manual_seed(0))
+    segments = torch.zeros(2, 96, dtype=torch.int64)
+    segments[0, :48], segments[0, 48:], segments[1, :10] = 1, 2, 1
+    with torch.no_grad():
+        found, alone = model.hidden(tokens, segments=segments)[1, :10], model.hidden(tokens[1:, :10])[0]
+    assert torch.allclose(found, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["rnn", "rnn_attention", "gpt2"])
+def test_a_part_that_holds_padding_alone_costs_nothing_and_has_gradients_of_zero(family: str) -> None:
+    model = tiny_model(family)
+    nothing = torch.zeros(1, 6, dtype=torch.int64)
+    loss = model.nats(nothing, torch.full_like(nothing, NO_TARGET), segments=nothing)
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 def test_preferences_in_packed_rows_cost_what_they_cost_alone_and_by_hand() -> None:

@@ -73,6 +73,7 @@ def test_parameters_in_parts_learn_what_whole_ones_do(tmp_path: Path) -> None:
     agree(found, SHARDED)
     for facts in found.values():
         assert facts["held"] == pytest.approx(0.5, abs=0.02)
+        assert facts["divides"]
     shapes = found["llama:adamw"]["state"]
     assert shapes["0.blocks.0.mlp.up.weight.exp_avg"] == [48, 32]  # a checkpoint holds whole tensors, by name
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import hornbook
 from folders import folder_of, speaking
@@ -23,7 +24,7 @@ from hornbook.adapt.quantized import Quantized
 from hornbook.checkpoint import load
 from hornbook.cli import main
 from hornbook.config import Inspect, Picture, Quantization
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.inspection import patch, record
 from hornbook.inspection.lens import attention_weights
 from hornbook.layers.model import LanguageModel
@@ -32,6 +33,8 @@ from hornbook.training.callbacks import Moment
 from hornbook.training.snapshots import snapshots
 
 pytest.importorskip("matplotlib")
+
+from matplotlib.figure import Figure
 
 from hornbook import pictures
 from hornbook.pictures import style
@@ -216,6 +219,18 @@ def test_far_weights_are_those_that_quantize_reports() -> None:
     again = {each.kind: each for each in weight_histograms(model)}  # in 8 bits
     assert again.keys() == found.keys()
     assert again["blocks.mlp.up"].far == 2
+
+
+def test_what_a_decoder_s_network_reads_is_what_its_last_norm_gives() -> None:
+    """Which, where norms stand after their sub-layers, is that of the attention to the source."""
+    model, x = tiny_model("transformer"), tokens()
+    with torch.no_grad():
+        model.blocks[0].cross_norm.weight.mul_(20)
+    up = next(each for each in activation_histograms(model, x) if each.kind == "read by the MLP's way up")
+    told = outlying_columns(model, x[None], 6.0)
+    assert (
+        up.columns == sum(count for name, count in told.items() if name.startswith("blocks.") and "mlp.up" in name) > 0
+    )
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
@@ -487,3 +502,30 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     style.plotting.cache_clear()
     assert io.BytesIO(style.as_png(pictures.positions(tiny_model("gpt2")))).read(4) == b"\x89PNG"
+
+
+def test_a_snapshot_that_cannot_be_written_is_told_of_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / ".000001.999999999.part").mkdir()  # of a process that was killed
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("hornbook.checkpoint.save_file", full)
+    with pytest.raises(PassingError, match=r"could not write the snapshot .*000001 .*No space left"):
+        snapshots(1)(Moment("step", 1, {}, speaking("gpt2"), tmp_path))
+    assert not list((tmp_path / "snapshots").iterdir())
+
+
+def test_runs_of_one_name_are_told_apart_in_the_picture_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[str] = []
+    runs = [folder_of(speaking("rnn"), tmp_path / place / "rnn") for place in ("a", "b")]
+    monkeypatch.setattr("hornbook.pictures.album.reach", lambda models: drawn.extend(models) or Figure())
+    main(
+        ["inspect", str(runs[0]), "--pictures", str(tmp_path / "out"), "--picture", "reach", "--against", str(runs[1])]
+    )
+    assert drawn == ["a/rnn", "b/rnn"]

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from helpers import VOCAB, tiny_config
-from hornbook import models
+from helpers import VOCAB, tiny_config, tiny_model
+from hornbook import machine, models
+from hornbook.checkpoint import save_model
 from hornbook.cli import main
 from hornbook.config import Plan, Train
 from hornbook.errors import UserError
 from hornbook.formats.huggingface import to_hf_config
+from hornbook.layers.class_head import give_class_head
 from hornbook.machine import speed
 from hornbook.planning import local
 from hornbook.planning.activations import activations
@@ -30,6 +32,7 @@ from hornbook.planning.published import RUNS, Published
 from hornbook.planning.scaling_laws import ORIGINAL, REFIT, remark, scope
 from hornbook.planning.timing import Work, time_step
 from hornbook.training.engine import Engine, use_attention
+from hornbook.training.muon import same_shapes
 from hornbook.training.optimizers import Optimizers
 
 PAGE = Path(__file__).parent.parent / "docs" / "plan.md"
@@ -90,7 +93,7 @@ def test_computing_again_keeps_one_tensor_a_block() -> None:
 def test_the_cache_is_as_large_as_the_real_one_in_half_the_bytes() -> None:
     config = tiny_config("llama", kv_heads=2)
     with torch.no_grad():
-        assert sizes_of(config, "adamw")["cache"] == models.build(config).make_cache(1, 48).bytes // 2
+        assert sizes_of(config, "adamw", 48)["cache"] == models.build(config).make_cache(1, 48).bytes // 2
 
 
 def test_gradients_that_wait_for_the_next_batch_count_at_the_loss() -> None:
@@ -116,8 +119,18 @@ def test_sharding_divides_state_and_tensor_parallel_divides_matrices() -> None:
     assert inside.weights == alone.weights // 8
     assert spread.optimizer < inside.optimizer < alone.optimizer
     assert spread.activations == alone.activations
-    assert cut.weights == pytest.approx(alone.weights / 8, rel=0.01)
+    whole = 4 * 2 * config.vocab * 4096  # embedding and head
+    assert cut.weights == pytest.approx(whole + (alone.weights - whole) / 8, rel=0.01)
     assert alone.activations / 8 < cut.activations < alone.activations
+
+
+def test_what_is_gathered_in_full_counts_however_many_share_it() -> None:
+    config = models.find_size("llama-3-8b")
+    adamw, muon = (memory(Case(config, Layout(1024, "shard"), optimizer=name), 1) for name in ("adamw", "muon"))
+    assert adamw.copies > 4 * 2 * config.vocab * 4096  # embedding and head in float32
+    (together,) = same_shapes([torch.empty(14336, 4096, device="meta")] * 4)
+    assert sizes_of(config, "muon", 8)["whole"] >= 10 * len(together) * 14336 * 4096 > muon.weights
+    assert sizes_of(config, "adamw", 8)["whole"] == 0
 
 
 def test_the_largest_batch_fits_and_one_row_more_does_not() -> None:
@@ -182,6 +195,34 @@ def test_traffic_is_that_of_rings_and_is_hidden_where_it_is_shorter() -> None:
     assert near.data < far.data
 
 
+def test_float32_takes_the_peak_of_its_own_products() -> None:
+    asked = Plan("gpt2", "10B", gpu="a100-80", batch=8)
+    half, single = make(asked), make(dataclasses.replace(asked, precision="float32"))
+    assert (half.peak, single.peak) == (312e12, 156e12)
+    assert single.step_seconds >= 2 * half.step_seconds
+    assert find_gpu("t4")[1].peak("float32") == 8.1e12
+
+
+def test_the_head_is_computed_whole_by_each_device_that_shares_matrices() -> None:
+    gpu, layout = find_gpu("h100")[1], Layout(8, "none", 8)
+    shared, whole = (time_step(work(whole=flops), gpu, layout, 0.4).arithmetic for flops in (0.0, 6e9))
+    assert whole == pytest.approx(8 * shared)
+
+
+def test_the_cache_is_that_of_the_context_that_is_named() -> None:
+    asked = Plan("llama-3.1-8b", "1T", gpu="h100:64", recompute=True)
+    long, short = (make(dataclasses.replace(asked, context=context)).memory.cache for context in (8192, 4096))
+    assert long == pytest.approx(2 * short, rel=0.01)
+
+
+def test_a_model_that_tells_classes_apart_is_not_planned_for(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    give_class_head(model, ("a", "b"))
+    save_model(tmp_path, model, None)
+    with pytest.raises(UserError, match="tells classes apart"):
+        make(Plan(str(tmp_path), "1B", gpu="h100"))
+
+
 def test_the_optimum_of_a_law_is_one() -> None:
     for law in (REFIT, ORIGINAL):
         best = law.best_parameters(1e21)
@@ -233,6 +274,12 @@ def test_gpus_are_found_by_name_and_number() -> None:
         ({"gpu": "h100:8", "parallel": "none"}, "take data, shard or hybrid"),
         ({"gpu": "h100:8", "tensor": 3}, "does not divide 8 devices: 1, 2, 4, 8 do"),
         ({"gpu": "h100:24", "tensor": 24}, "does not divide 12 heads"),
+        ({"model": "llama-3-70b", "gpu": "h100:16", "tensor": 16}, "64 heads with 8 of keys and values: 1, 2, 4, 8 do"),
+        ({"gpu": "h100:8", "parallel": "shard", "optimizer": "adafactor"}, "adafactor needs whole matrices"),
+        (
+            {"model": "rnn", "gpu": "h100:8", "parallel": "hybrid", "vocab": 4096},
+            "is for Transformers, and rnn is none",
+        ),
         ({"parallel": "shard"}, "as in --gpu h100:8"),
         ({"model": "bigram", "gpu": "h100"}, "is counted"),
         ({"model": "gpt3"}, "unknown model 'gpt3'. Did you mean"),
@@ -282,7 +329,7 @@ def test_a_config_file_and_its_folder_are_models_too(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "config.json"):
         assert (
             make(Plan(str(source), "1M", gpu="l4")).parameters
-            == sizes_of(tiny_config("llama"), "adamw")["weights"] // 4
+            == sizes_of(tiny_config("llama"), "adamw", 48)["weights"] // 4
         )
 
 
@@ -332,6 +379,27 @@ def test_what_does_not_fit_here_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("hornbook.machine.available_memory", lambda device: 60_000_000)
     with pytest.raises(UserError, match=r"does not fit here.*(--batch|--gpu h100:8)"):
         here(batch=4000, context=256)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_does_not_fit_by_what_was_seen_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hornbook.planning.plan.probe", lambda config, *_: Probe(1.0, "", (config, 2), 10**15))
+    with pytest.raises(UserError, match=r"does not fit here: 1"):
+        here()
+
+
+def test_products_are_measured_as_the_run_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, choose = [], local.choose
+
+    def peak(*_: object) -> speed.Peak:
+        seen.append(torch.get_float32_matmul_precision())
+        return speed.Peak(1e11, "measured")
+
+    monkeypatch.setattr(local, "choose", lambda *x: dataclasses.replace(choose(*x), float32_matmul="medium"))
+    monkeypatch.setattr("hornbook.machine.reference_peak", peak)
+    with machine.float32_precision("highest"):  # which the probe's engine changes for its process
+        here()
+    assert seen[0] == "medium"
 
 
 def test_a_real_step_of_the_probe_is_one_of_the_engine() -> None:

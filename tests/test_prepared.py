@@ -8,8 +8,10 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -285,7 +287,8 @@ def test_a_part_that_is_not_what_it_should_be_is_told_of(
         (lambda folder, facts: facts.update(version="2"), "is of version '2', not 1"),
         (lambda folder, facts: facts.pop("splits"), "is not what hornbook prepare writes .*splits.* is missing"),
         (lambda folder, facts: facts["splits"]["train"][0].update(file="../x"), "is not a file in the folder"),
-        (lambda folder, facts: facts["splits"]["train"][0].update(tokens=10**9), "has not room for"),
+        (lambda folder, facts: facts["splits"]["train"][0].update(tokens=10**9), "has not the room of"),
+        (lambda folder, facts: facts["splits"]["train"][0].update(size=2**40), "has not the room of"),
         (lambda folder, facts: facts["splits"]["train"][0].update(sha256="no"), "the SHA-256 of .* is none"),
         (lambda folder, facts: facts["splits"]["train"][0].update(size=-1), "are none"),
         (lambda folder, facts: facts.update(separator=10**6), "do not go together"),
@@ -300,6 +303,29 @@ def test_a_corpus_json_that_says_something_else_is_told_of(
     with pytest.raises(UserError, match=words) as error:
         Prepared(str(folder)).shard("validation", BYTES)
     one_line(error)
+
+
+def test_whoever_waits_is_told_what_ended_the_reading(
+    in_memory: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, waited_for = Prepared(in_memory, cache=cache, block=BLOCK), threading.Event()
+
+    def read(store: remote.Store, file: str, begin: int, end: int, stopped: threading.Event) -> bytes:
+        if file.startswith("validation"):
+            waited_for.set()
+            stopped.wait(60)
+            raise remote.Stopped("reading was stopped")
+        waited_for.wait(60)
+        raise UserError(f"cannot read {file}: it is gone")
+
+    train, validation = (corpus.shard(split, BYTES) for split in ("train", "validation"))
+    monkeypatch.setattr(remote.Store, "read_span", read)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(np.asarray, validation.tokens)
+        waited_for.wait(60)
+        for reading in (lambda: np.asarray(train.tokens), lambda: waiting.result(60)):
+            with pytest.raises(UserError, match=r"cannot read train.* it is gone"):
+                reading()
 
 
 def test_a_folder_that_was_not_finished_is_neither_a_corpus_nor_text(corpus: Path, tmp_path: Path) -> None:

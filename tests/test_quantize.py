@@ -19,7 +19,7 @@ from hornbook.adapt.packing import Scheme, pack, unpack
 from hornbook.adapt.products import product, rounded_product
 from hornbook.adapt.quantization import dequantize, quantize
 from hornbook.adapt.quantized import KINDS, Quantized, QuantizedEmbedding, QuantizedLinear
-from hornbook.config import GROUPS, Quantization
+from hornbook.config import GROUPS, Quantization, Quantize
 from hornbook.errors import UserError
 from hornbook.layers.stand_in import StandIn
 
@@ -448,3 +448,12 @@ def test_outliers_among_activations_are_counted_by_column(family: str) -> None:
     for name, x in inputs.items():
         assert found[name] == int(((x.abs() >= 0.3).sum((0, 1)) > 0).sum())
     assert sum(found.values()) > 0
+
+
+@pytest.mark.parametrize(("kind", "name", "of"), [("int8", "symmetric", "int4"), ("int4", "double", "nf4")])
+def test_what_changes_another_kind_only_is_refused(kind: str, name: str, of: str) -> None:
+    with pytest.raises(
+        UserError, match=f"--{name} changes {of} only, and here {kind} and, for the head, int8 are kept"
+    ):
+        Quantize("x", kind, **{name: True})
+    assert Quantize("x", kind, head=of, **{name: True}).quantization.head == of

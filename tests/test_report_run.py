@@ -129,6 +129,9 @@ def test_every_chart_is_drawn_along_steps_tokens_and_time_and_steps_are_shown_fi
     assert len(names) == len(set(names))
     assert html.count("<h3>") - html.count("<h3>As it learnt") == 5
     assert len(reader.all("svg")) == 5 * 3 * 2
+    (speed,) = re.findall(r"<h3>(Tokens a second[^<]*)</h3>", html)
+    assert re.search(r", in \w+$", speed)
+    assert f"{speed} at the end: " in html  # what a screen reader says has the unit too
     assert [a["id"] for a in reader.all("input") if "checked" in a] == ["along-step"]
     style = (Path(run_page.__file__).parent / "page.css").read_text()
     for axis in panels.AXES:
@@ -335,7 +338,9 @@ def test_runs_measured_on_different_texts_are_not_ranked_in_the_headline(tmp_pat
     folders = [make(tmp_path / name) for name in "ab"]
     summary = json.loads((folders[1] / "summary.json").read_text())
     (folders[1] / "summary.json").write_text(json.dumps(summary | {"data": "wikitext-2"}))
-    assert "different texts (python-docs and wikitext-2): their figures do not compare" in text_of(page(*folders))
+    told = text_of(page(*folders))
+    assert "different texts (python-docs and wikitext-2): their figures do not compare" in told
+    assert "has the fewest bits per byte" not in told
 
 
 def test_losses_of_different_tokenisers_are_said_not_to_compare(tmp_path: Path) -> None:

@@ -23,15 +23,17 @@ import torch
 
 from faults import KINDS, Faults
 from helpers import tiny_model
-from hornbook.atomic import remove_leftovers, written_aside
+from hornbook.atomic import point, remove_leftovers, written_aside
 from hornbook.checkpoint import load, read_weights
 from hornbook.cli import main
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError, WorkError
+from hornbook.formats.weights import open_weights
 from hornbook.layers.model import LanguageModel
 from hornbook.manifest import damage, read_manifest
-from hornbook.run import KEPT, Run, read_log, read_tensors
+from hornbook.run import KEPT, SNAPSHOTS, Run, read_log, read_tensors
 from hornbook.small_files import read_object
 from hornbook.text.tokenizer_training import train_tokenizer
+from hornbook.training import guard
 from hornbook.training.optimizers import OPTIMIZERS, Optimizers
 from hornbook.training.space import checkpoint_bytes
 
@@ -584,3 +586,49 @@ def test_a_log_line_costs_microseconds(tmp_path: Path) -> None:
         assert time.perf_counter() - began < 1  # 1 ms a line: the file is neither opened nor synced for each
         assert not handles or len(os.listdir("/proc/self/fd")) == handles
     assert len(read_log(tmp_path / "x")) == 1001
+
+
+def test_lines_after_a_checkpoint_of_the_same_step_are_cut_too(tmp_path: Path) -> None:
+    """An evaluation whose save failed: it is made again."""
+    folder = make(tmp_path / "x", 3)
+    with Run(folder) as run:
+        run.begin(SETTINGS)
+        run.log(step=3, validation_loss=1.0)
+    assert carried_on(folder) == 3
+    assert not any("validation_loss" in line for line in read_log(folder))
+
+
+def test_two_that_write_one_file_aside_do_not_meet_even_under_one_number(tmp_path: Path) -> None:
+    """Processes of two machines that share a folder may have the same number."""
+    with written_aside(tmp_path / "x") as one:
+        one.write_text("one")
+        with written_aside(tmp_path / "x") as other:
+            assert other != one
+            other.write_text("other")
+        assert (tmp_path / "x").read_text() == "other"
+    assert (tmp_path / "x").read_text() == "one"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_weights_read_through_a_link_that_moves_are_all_of_one_checkpoint(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x", 2, best=(1, 2))
+    with open_weights(folder) as weights:
+        first, *others = weights.values()
+        one = first.read()
+        point(folder / "best", folder / "checkpoints" / "000001")
+        found = [one, *(other.read() for other in others)]
+    wanted = read_tensors(folder / "checkpoints" / "000002" / "model.safetensors").values()
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_what_went_wrong_in_the_doing_ends_with_1_and_a_wrong_request_with_2() -> None:
+    assert (UserError.code, WorkError.code, PassingError.code, guard.refuse("nan", 1, 1).code) == (2, 1, 1, 1)
+
+
+def test_snapshots_of_a_run_without_a_checkpoint_do_not_outlive_it(tmp_path: Path) -> None:
+    with Run(tmp_path / "x") as run:
+        run.begin(SETTINGS | {"lr": 7})
+        (run.folder / SNAPSHOTS / "000001").mkdir(parents=True)
+    with Run(tmp_path / "x") as run:
+        run.begin(SETTINGS)
+        assert not (run.folder / SNAPSHOTS).exists()

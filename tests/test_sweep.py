@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import re
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import pytest
 from hornbook import machine
 from hornbook.cli import main
 from hornbook.config import Sweep, Train
-from hornbook.errors import DiskError, UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.lock import Lock
 from hornbook.report.sweep_page import render_sweep, sweep_table
 from hornbook.run import read_log
 from hornbook.sweeping import sweep, trials, workers
 from hornbook.sweeping.space import Dimension, dimension, space
 from hornbook.sweeping.study import next_trial, open_study, places, work_folder
+from hornbook.text.space import require_space
 from hornbook.training.callbacks import Callback, Moment
 from hornbook.training.interrupt import Interrupted
 from test_report import Reader
@@ -255,12 +257,12 @@ def test_a_full_disk_ends_a_sweep_and_costs_no_trial(
 ) -> None:
     def full(settings: Train, callbacks: list[Callback]) -> dict[str, Any]:
         if Path(str(settings.out)).name == "001":
-            raise DiskError("cannot write to it: No space left on device")
+            require_space(Path(), math.inf, "the text")
         return fake(settings, callbacks)
 
     monkeypatch.setattr(trials, "train_alone", full)
     for _ in range(4):  # which is no death
-        with pytest.raises(DiskError, match="No space left"):
+        with pytest.raises(PassingError, match="the text takes about"):
             sweep(Sweep(**asked))
     monkeypatch.setattr(trials, "train_alone", fake)
     assert [trial["state"] for trial in sweep(Sweep(**asked))["trials"]] == ["done"] * 4

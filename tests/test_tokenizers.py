@@ -116,6 +116,14 @@ def test_a_saved_tokeniser_is_the_same_when_loaded(tokenizer, tmp_path):
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_max_length"] == 128
 
 
+def test_a_tokeniser_is_whole_before_it_is_taken_for_whole(tmp_path, monkeypatch):
+    """tokenizer.json is looked for; power that is lost in between leaves a file more, and none too few."""
+    written = []
+    monkeypatch.setattr("hornbook.text.tokenizers.write_text", lambda path, text: written.append(path.name))
+    train_tokenizer("bytes", []).save(tmp_path)
+    assert written == ["tokenizer_config.json", "tokenizer.json"]
+
+
 def test_training_twice_gives_the_same_tokeniser(tokenizer, request):
     name = request.node.callspec.params["tokenizer"]
     assert trained(name).hash == tokenizer.hash

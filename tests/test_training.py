@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -20,15 +21,18 @@ import torch
 
 from helpers import VOCAB, stream, tiny_model
 from hornbook.checkpoint import load
+from hornbook.cli import main
 from hornbook.config import Finetune, Train
 from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.errors import UserError
 from hornbook.run import read_log
 from hornbook.training.adafactor import Adafactor
+from hornbook.training.callbacks import Moment
 from hornbook.training.engine import backward
 from hornbook.training.finetune import finetune
 from hornbook.training.objective import Objective
 from hornbook.training.optimizers import OPTIMIZERS, Optimizers
+from hornbook.training.prepare import changed
 from hornbook.training.pretrain import train
 from hornbook.training.schedules import SCHEDULES, rate_factor
 
@@ -225,6 +229,9 @@ def test_a_refused_start_leaves_the_folder_free_for_the_corrected_one(text_folde
         ("epochs", 0.0),
         ("minutes", -1.0),
         ("minutes", math.nan),
+        ("minutes", math.inf),
+        ("epochs", math.inf),
+        ("seed", 2**63),
         ("batch", 0),
         ("accumulate", 0),
         ("context", 0),
@@ -262,7 +269,8 @@ def test_two_lengths_of_one_run_are_refused_before_any_work(
     [
         ("gpt2-tiny", {"kv_heads": 1}, "has no --kv_heads"),
         ("llama-tiny", {"heads": 3, "dim": 36}, "3 heads cannot share 2"),
-        ("llama-tiny", {"heads": 4, "dim": 20}, "odd"),
+        ("llama-tiny", {"heads": 4, "dim": 20}, "of the 5 channels of a head 5 would turn"),
+        ("pythia-tiny", {"heads": 4, "dim": 48}, "of the 12 channels of a head 3 would turn"),
         ("gpt2-tiny", {"heads": 3, "dim": 32}, "cannot be divided"),
     ],
 )
@@ -281,6 +289,10 @@ def test_heads_that_cannot_be_are_refused(
         ({"track": ("tensorbord",)}, "Did you mean 'tensorboard'"),
         ({"tasks": ("hellaswga",)}, "Did you mean 'hellaswag'"),
         ({"model": "rnn-tiny", "heads": None, "recompute": True}, "--recompute is for models made of blocks"),
+        (
+            {"model": "trigram", "heads": None, "layers": None, "dim": None, "context": None, "k": 0.5},
+            "--smoothing add-k",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_said_before_a_text_is_looked_for(
@@ -338,3 +350,54 @@ def test_a_budget_in_minutes_ends_near_it(text_folder: Path, tmp_path: Path) -> 
 def test_the_summary_of_a_counted_model_says_what_it_holds_after_counting(text_folder: Path, tmp_path: Path) -> None:
     summary = train(Train("trigram", data=str(text_folder), vocab=300, out=str(tmp_path / "run")))
     assert summary["parameters"] == load(tmp_path / "run").parameter_count() > 1000
+
+
+def test_a_pattern_of_blocks_goes_on_through_all_layers() -> None:
+    assert changed(Train("smollm3-tiny", layers=8)).unrotated == (3, 7)  # type: ignore[attr-defined]
+    assert changed(Train("smollm3-tiny")).unrotated == (3,)  # type: ignore[attr-defined]
+
+
+def test_too_long_a_context_is_told_of_before_a_model_is_built(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hornbook.models.build", lambda config: pytest.fail("it was built"))
+    with pytest.raises(UserError, match="fewer than one block"):
+        train(settings(text_folder, tmp_path / "run", steps=1, context=10**8))
+
+
+def test_memory_that_runs_out_before_the_first_step_is_told_of_in_one_line(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr("hornbook.training.engine.place", full)
+    with pytest.raises(UserError, match="memory ran out while the model was placed"):
+        train(settings(text_folder, tmp_path / "run", steps=1))
+    monkeypatch.setattr("hornbook.training.pretrain.count", full)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "bigram", "--data", str(text_folder), "--out", str(tmp_path / "counted"), "--vocab", "300"])
+    assert ended.value.code == 1
+    assert "memory ran out (CUDA out of memory): take" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_a_counted_run_that_died_leaves_no_line_behind(text_folder: Path, tmp_path: Path) -> None:
+    def die(moment: Moment) -> None:
+        raise InterruptedError
+
+    asked = Train("bigram", data=str(text_folder), vocab=300, out=str(tmp_path / "run"))
+    with pytest.raises(InterruptedError):
+        train(asked, [die])
+    train(asked)
+    assert len(read_log(tmp_path / "run")) == 1
+
+
+def test_a_recurrent_model_reads_rows_apart_of_which_one_is_padding_alone(text_folder: Path, tmp_path: Path) -> None:
+    """The last window of an epoch may be."""
+    (tmp_path / "text").mkdir()
+    text = next(text_folder.iterdir()).read_text()[:600]
+    for split in ("train", "validation"):
+        (tmp_path / "text" / f"{split}.txt").write_text(text)
+    asked = settings(tmp_path / "text", tmp_path / "run", model="rnn-tiny", heads=None, layers=None, context=8)
+    asked = dataclasses.replace(asked, batch=1, apart=True, epochs=2.0, steps=None, tokenizer="bytes", vocab=None)
+    assert train(asked)["steps"] > 0

@@ -25,10 +25,11 @@ from hornbook.errors import UserError
 from hornbook.inspection.activations import record
 from hornbook.inspection.arithmetic import using_kernel
 from hornbook.inspection.backoff import Counted
-from hornbook.inspection.grid import drawn, html
+from hornbook.inspection.grid import drawn, html, plain
 from hornbook.inspection.walk import walk
 from hornbook.inspection.walk_page import as_json, shown
 from hornbook.layers.attention import materialised
+from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.text.corpora import open_corpus
 from hornbook.text.tokenizer_training import train_tokenizer
@@ -287,11 +288,22 @@ def test_an_encoder_decoder_s_text_is_a_source(tmp_path: Path) -> None:
     assert found.recomputed()["logits"].equal(found["logits"].value)
 
 
+def test_names_of_classes_from_a_folder_do_nothing_to_a_terminal() -> None:
+    model = tiny_model("gpt2")
+    give_class_head(model, ("good", "a\x1b[2J\nb"))
+    found = walk(model, [3, 4, 5])
+    told = plain(shown(found, wide=False))
+    assert "\x1b" not in told
+    assert "a\\x1b[2J\\nb" in told
+
+
 def test_what_cannot_be_walked_through_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="a token at least"):
         walk(tiny_model("gpt2"), [])
     with pytest.raises(UserError, match="one document at a time"):
         walk(tiny_model("rnn"), [3, 4], torch.tensor([1, 2]))
+    with pytest.raises(UserError, match="there is no layer 0: this model has none"):
+        shown(walk(tiny_model("ngram"), [3, 4]), layer=0)
     with pytest.raises(UserError, match="is for the walk through a text"):
         Inspect("gpt2", layer=3)
     with pytest.raises(UserError, match="leave out the text"):

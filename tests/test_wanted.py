@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import hornbook
+from hornbook.cli import main
 from hornbook.config import Evaluate
 from hornbook.errors import UserError
 from hornbook.evaluation.wanted import settled, taught
@@ -152,3 +155,18 @@ def test_a_run_that_was_taught_is_scored_on_a_text_too(run: str, tmp_path: Path)
     (tmp_path / "wiki.txt").write_text("a text")
     settings, task = settled(Evaluate(run, str(tmp_path / "wiki.txt")))
     assert (settings.data, task) == (str(tmp_path / "wiki.txt"), None)
+
+
+def test_a_precision_is_that_of_an_evaluation_in_python_too(
+    run: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("hornbook.evaluation.measure.measure", lambda _: seen.append(torch.is_autocast_enabled("cpu")))
+    for precision in ("bfloat16", "float32"):
+        hornbook.evaluate(run, "python-docs", precision=precision, device="cpu")
+    assert seen == [True, False]
+    with pytest.raises(UserError, match="for the harness there is"):
+        hornbook.evaluate(run, harness=("hellaswag",))
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", run, "python-docs", "--precision", "bfloat16", "--device", "gpu"])
+    assert "unknown device 'gpu'" in capfd.readouterr().err

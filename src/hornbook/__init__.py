@@ -109,17 +109,21 @@ def evaluate(run: str, data: str | None = None, **fields: Any) -> Scores | Judge
     from hornbook.config import Evaluate
     from hornbook.errors import UserError
     from hornbook.evaluation.judging import judge
-    from hornbook.evaluation.measure import measure
+    from hornbook.evaluation.measure import measure, multiplied_in
     from hornbook.evaluation.wanted import settled
 
-    settings, task = settled(Evaluate(run, data, **fields))
-    if task is not None:
+    settings = Evaluate(run, data, **fields)
+    if settings.harness:
+        raise UserError("evaluate scores a corpus or a task; for the harness there is evaluation.harness.harness")
+    settings, task = settled(settings)
+    if task is None and (settings.text or settings.protocol != "honest"):
+        raise UserError("evaluate scores a corpus; for sentences there is evaluation.sentences.score_sentence")
+    with multiplied_in(settings.precision, settings.device):
+        if task is None:
+            return measure(settings)
         model = load(run, settings.device, text=True)
         how = settings.context, settings.cut or "", settings.baselines
         return judge(model, task, settings.split or "test", settings.limit, *how)
-    if settings.text or settings.protocol != "honest":
-        raise UserError("evaluate scores a corpus; for sentences there is evaluation.sentences.score_sentence")
-    return measure(settings)
 
 
 def generate(run: str, prompt: str, **fields: Any) -> str:

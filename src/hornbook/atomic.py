@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = aside_of(path)
     try:
         yield aside
         sync_one(aside)
@@ -46,8 +47,7 @@ def folder_written_aside(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = aside_of(folder)
     aside.mkdir()
     try:
         yield aside
@@ -57,6 +57,12 @@ def folder_written_aside(folder: str | Path) -> Iterator[Path]:
         sync_one(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def aside_of(path: Path) -> Path:
+    """A name beside `path` that nobody else has, not even a process of the same number on another machine. The number
+    stands in it for `remove_leftovers`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}.part")
 
 
 def refuse_existing(path: Path, folder: bool = True) -> None:

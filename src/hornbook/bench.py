@@ -263,6 +263,7 @@ def spread(rate: dict[str, float]) -> str:
 
 HEAD = f"{'model':<15}{'parameters':>10}{'training tokens/s':>31}{'of peak':>9}{'generated/s':>25}{'of bandwidth':>14}"
 FOOT = """
-of peak: tokens/s x FLOPs per token / the peak in the number format trained in; FLOPs per token = 6 (non-embedding
-matrices + V D) + 6 L T D. of bandwidth: tokens/s x bytes of weights / the read bandwidth; a model that fits into the
-processor's cache can be beyond 100 %. Medians; in brackets what single steps and tokens reached. {} in all."""
+of peak: tokens/s x FLOPs per token / the peak in the number format trained in, the best that was ever measured here;
+FLOPs per token = 6 (non-embedding matrices + V D) + 6 L T D. of bandwidth: tokens/s x bytes of weights / the read
+bandwidth; a model that fits into the processor's cache can be beyond 100 %. Medians; in brackets what single
+steps and tokens reached. {} in all."""

@@ -90,11 +90,15 @@ def run(word: str, rest: list[str]) -> None:
         module, function = command.function.split(":")
         getattr(importlib.import_module(module), function)(settings)
     except UserError as error:
-        fail(str(error), 2)
-    except RuntimeError as error:
-        if "home directory" not in str(error):  # of ~somebody who is nobody
+        fail(str(error), error.code)
+    except (RuntimeError, MemoryError) as error:
+        if "home directory" in str(error):  # of ~somebody who is nobody
+            fail(f"{error} What begins with ~ and a name is somebody's home: write the whole path", 2)
+        from hornbook.machine import out_of_memory
+
+        if not out_of_memory(error):
             raise
-        fail(f"{error} What begins with ~ and a name is somebody's home: write the whole path", 2)
+        fail(f"memory ran out ({str(error).split('. ')[0]}): take a smaller model, or less text at once", 1)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

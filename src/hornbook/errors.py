@@ -13,11 +13,19 @@ MANY, NEAR = 20, 8
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: printed as one line, without a traceback; the program exits with 2."""
+    """A mistake that the user can mend: printed as one line, without a traceback; the program exits with `code`."""
+
+    code = 2
 
 
-class DiskError(UserError):
-    """What a disk refuses, with room on it say: the same command goes on once that is mended."""
+class WorkError(UserError):
+    """What was asked for is possible, and did not come about."""
+
+    code = 1
+
+
+class PassingError(WorkError):
+    """A full disk, a server that is away: the same command goes on once that is mended."""
 
 
 def unknown(kind: str, given: str, possible: Iterable[str], hint: str = "") -> UserError:

@@ -91,6 +91,8 @@ def export_model(settings: Export) -> Arrival:
         raise UserError(f"a Hugging Face folder takes f32, bf16 or f16; for {kind} let the target end in .gguf")
     if form == "arpa" and settings.type:
         raise UserError(f"an ARPA file holds decimal numbers, of which there is one kind: leave out --type {kind}")
+    if form != "hf" and settings.shard_size != Export.shard_size:
+        raise UserError(f"--shard-size spreads the weights of a folder; {target} is one file")
     if form == "hf" and not settings.format and target.suffix in NO_FOLDER:
         raise UserError(f"{target} is no file that can be written alone: possible are a folder, x.gguf and x.arpa")
     refuse_existing(target, folder=form == "hf")

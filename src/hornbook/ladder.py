@@ -69,7 +69,7 @@ def claim(folder: Path, settings: Any, file: str, holds: str, foreign: str, free
         if differ := [key for key in wanted if key not in free and old.get(key) != wanted[key]]:
             what = ", ".join(f"{key} was {old.get(key)!r} and is now {wanted[key]!r}" for key in differ)
             raise UserError(f"{folder} holds {holds} of other settings ({what}): choose another --out")
-    elif folder.is_file() or (folder.exists() and any(folder.iterdir())):
+    elif folder.is_file() or (folder.exists() and any(path.suffix != ".part" for path in folder.iterdir())):
         raise UserError(f"{folder} exists and {foreign}: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)

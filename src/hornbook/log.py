@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import weakref
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hornbook.atomic import sync_one, sync_open
-from hornbook.errors import DiskError
+from hornbook.errors import PassingError
 
 METRICS = "metrics.jsonl"
 
@@ -25,14 +26,14 @@ class Log:
         self.free: Callable[[], Any] = lambda: None
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append a line. DiskError where the disk does not take it."""
+        """Append a line. PassingError where the disk does not take it."""
         rest = (json.dumps(values) + "\n").encode()
         try:
             handle = self.opened() if self.handle is None else self.handle
             while rest:
                 rest = rest[os.write(handle, rest) :]
         except OSError as error:
-            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
+            raise PassingError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def opened(self) -> int:
         self.handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -50,8 +51,9 @@ class Log:
         """Bytes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def cut(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """End it before the first line that is torn or that `keep` refuses. DiskError where that cannot be."""
+    def cut(self, keep: Callable[[dict[str, Any]], bool], most: float = math.inf) -> None:
+        """End it before the first line that is torn, that `keep` refuses, or that ends after `most` bytes. PassingError
+        where that cannot be."""
         if not self.path.exists():
             return
         try:
@@ -59,13 +61,13 @@ class Log:
                 kept = 0
                 for line in file:
                     value = parsed(line)
-                    if value is None or not line.endswith(b"\n") or not keep(value):
+                    if value is None or not line.endswith(b"\n") or not keep(value) or kept + len(line) > most:
                         break
                     kept += len(line)
                 file.truncate(kept)
                 sync_open(file.fileno())
         except OSError as error:
-            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
+            raise PassingError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
     def close(self) -> None:
         self.free()

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from hornbook.atomic import discard, point, remove_leftovers, sync, sync_one, write_json
 from hornbook.checkpoint import read_weights, save_model
-from hornbook.errors import DiskError, UserError
+from hornbook.errors import PassingError, UserError, WorkError
 from hornbook.layers.model import LanguageModel
 from hornbook.lock import LOCK, Lock
 from hornbook.log import Log
@@ -44,6 +44,8 @@ from hornbook.text.tokenizers import Tokenizer
 KEPT = 3
 """Checkpoints at most that lie in a run folder between two saves."""
 SUMMARY = "summary.json"
+SNAPSHOTS = "snapshots"
+"""The folder in a run's of models as they were at many steps, by step."""
 FOUND_RATES = ("find-lr.json", "find-lr.html")
 """What --find-lr leaves in the folder of a run that is yet to begin."""
 NAME = re.compile(r"(?P<step>\d+)(-(?P<again>\d+))?", re.ASCII)
@@ -95,7 +97,7 @@ class Run:
         try:
             self.lock.take()
         except OSError as error:
-            raise DiskError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            raise PassingError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
     def begin(self, settings: dict[str, Any], changeable: tuple[str, ...] = ()) -> None:
         """Claim the folder for `settings`, or find a run of the same settings there to carry on.
@@ -112,6 +114,8 @@ class Run:
             if not self.agrees(settings, changeable):
                 write_json(self.folder / "train.json", settings)
                 self.checkpoints.mkdir(exist_ok=True)
+                if (self.folder / SNAPSHOTS).exists():  # of a run that came to no checkpoint
+                    discard(self.folder / SNAPSHOTS)
             for leftover in self.checkpoints.glob(".*"):
                 discard(leftover)
             remove_leftovers(self.folder)
@@ -119,7 +123,7 @@ class Run:
                 sync_one(folder)
         except OSError as error:
             self.close()
-            raise DiskError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            raise PassingError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         except UserError:
             self.close()
             raise
@@ -141,13 +145,13 @@ class Run:
         return bool(old)
 
     def check_space(self, size: int) -> None:
-        """DiskError where the disk has no room for the checkpoints that are kept and the one being written, of `size`
-        bytes each."""
+        """PassingError where the disk has no room for the checkpoints that are kept and the one being written, of
+        `size` bytes each."""
         there = sum(path.stat().st_size for folder in self.saved() for path in folder.rglob("*") if path.is_file())
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.is_dir())
         needed, free = (KEPT + 1) * size - there, shutil.disk_usage(place).free
         if needed > free:
-            raise DiskError(
+            raise PassingError(
                 f"the checkpoints of {self.folder} need {needed / 1e6:,.1f} MB ({KEPT + 1} of {size / 1e6:,.1f} MB"
                 f"{f', of which {there / 1e6:,.1f} MB are there' if there else ''}), and its disk has "
                 f"{free / 1e6:,.1f} MB free: free some, choose --out on another disk, or a smaller model"
@@ -183,13 +187,13 @@ class Run:
 
     @contextlib.contextmanager
     def written(self, aside: Path, step: int) -> Iterator[None]:
-        """Within, a checkpoint is written to `aside`; after an error that is deleted. DiskError for what a disk
+        """Within, a checkpoint is written to `aside`; after an error that is deleted. PassingError for what a disk
         refuses."""
         try:
             yield
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise DiskError(
+            raise PassingError(
                 f"could not write the checkpoint of step {step} to {self.folder} ({error}): once that is mended, the "
                 f"same command carries on from {'the last one' if self.saved() else 'the start'}"
             ) from error
@@ -263,8 +267,8 @@ class Run:
                 os.replace(path, path.with_name(f".{path.name}.damaged"))
             sync_one(self.checkpoints)
         except OSError as error:
-            raise DiskError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        self.cut_log(lambda line: line.get("step", 0) <= manifest["step"])
+            raise PassingError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        self.metrics.cut(lambda line: line.get("step", 0) <= manifest["step"], manifest["log"])
         if self.metrics.size() < manifest["log"]:
             say(f"{self.metrics.path} lacks lines from before step {manifest['step']}, which are lost")
         return folder.name
@@ -280,7 +284,7 @@ class Run:
                 say(f"damaged: {listed(wrong)}; carrying on from checkpoint {folder.name}, which is whole")
             return folder, list(wrong)
         if wrong:
-            raise UserError(
+            raise WorkError(
                 f"no checkpoint in {self.checkpoints} is whole ({listed(wrong)}): bring back a copy of one, choose "
                 f"another --out, or remove {self.folder} to start afresh"
             )

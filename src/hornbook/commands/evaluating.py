@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -26,22 +24,10 @@ LONGEST_NAME = 60
 
 def evaluate(settings: Evaluate) -> None:
     """`hornbook evaluate`."""
+    from hornbook.evaluation.measure import multiplied_in
+
     with multiplied_in(settings.precision, settings.device):
         evaluated(settings)
-
-
-@contextlib.contextmanager
-def multiplied_in(precision: str, device: str | None) -> Iterator[None]:
-    """Products within are of that precision; everything else stays as it is."""
-    if precision == "float32":
-        yield
-        return
-    import torch
-
-    from hornbook import machine
-
-    with torch.autocast(torch.device(device or machine.pick_device()).type, getattr(torch, precision)):
-        yield
 
 
 def evaluated(settings: Evaluate) -> None:

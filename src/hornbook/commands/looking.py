@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 from hornbook.commands.printing import console, print_blocks
@@ -84,11 +85,15 @@ def mistakes(settings: Mistakes) -> None:
 
     if not settings.name and not settings.all:
         for piece in MUSEUM.values():
-            console.print(f"{piece.name:<20} {piece.title}")
+            if settings.json:
+                print(json.dumps({"name": piece.name, "title": piece.title}))
+            else:
+                console.print(f"{piece.name:<20} {piece.title}")
         return
     found, began = [], time.monotonic()
     for piece in MUSEUM.values() if settings.all else [find(settings.name)]:
         found.append(told(piece, settings.steps))
         print(json.dumps(found[-1]) if settings.json else "\n".join(["", *lines(found[-1])][not settings.all :]))
     if settings.out:
-        print(write_museum(found, facts(settings.steps, time.monotonic() - began), settings.out))
+        page = write_museum(found, facts(settings.steps, time.monotonic() - began), settings.out)
+        print(page, file=sys.stderr if settings.json else None)

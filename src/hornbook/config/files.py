@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from hornbook.config.adapting import GROUPS, Quantization
-from hornbook.config.checks import above_zero, zero_or_more
+from hornbook.config.checks import above_zero, require, zero_or_more
+from hornbook.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Export:
     """Gigabytes above which the weights of a folder are spread over several files."""
 
     def __post_init__(self) -> None:
-        above_zero(self, "shard_size")
+        require(self, ("shard_size",), lambda x: 0 < x < math.inf, "above 0, and finite")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class Quantize:
         above_zero(self, "context", "stride", "batch")
         zero_or_more(self, "limit", "group", "outliers")
         self.quantization  # noqa: B018 (says what is wrong with it)
+        for name, kind in (("symmetric", "int4"), ("double", "nf4")):
+            if getattr(self, name) and kind not in (self.kind, self.head):
+                raise UserError(
+                    f"--{name} changes {kind} only, and here {self.kind} and, for the head, {self.head} are kept"
+                )
 
     @property
     def quantization(self) -> Quantization:

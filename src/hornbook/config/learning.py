@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -47,7 +48,7 @@ class Learning:
     beta2: float = 0.95
     """AdamW's decay of squared gradients."""
     warmup: int = 50
-    """Steps over which the learning rate rises."""
+    """Steps over which the learning rate rises; in finetuning at most a tenth of a run of known length."""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "wsd"
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no clipping."""
@@ -92,6 +93,8 @@ class Learning:
         length = ("steps", "epochs", "minutes", "accumulate", "rows", "threads", "lora", "lora_alpha", "context")
         above_zero(self, *length, "tensor", "timeout", "snapshots")
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")
+        require(self, ("epochs", "minutes"), math.isfinite, "a finite number")
+        require(self, ("seed",), lambda x: x < 2**63, "below 2^63")
         least = ("lr", "weight_decay", "warmup", "clip", "spike", "eval_every", "patience", "seed")
         zero_or_more(self, *least)
         require(self, ("dropout", "lora_dropout", "beta2"), lambda x: 0 <= x < 1, "at least 0 and below 1")

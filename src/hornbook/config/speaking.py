@@ -112,8 +112,9 @@ class Generate(Speaking):
             raise UserError("--beams goes with neither --file, --draft nor --stop")
         if self.beams > 1 and (self.samples > self.beams or self.beams % self.beam_groups):
             raise UserError(f"--beams {self.beams}: --samples must be at most as many, --beam-groups divide them")
-        if self.beams == 1 and (self.beam_sampling or self.beam_groups > 1 or self.diversity):
-            raise UserError("--beam-sampling, --beam-groups and --diversity need --beams above 1")
+        of_beams = self.beam_sampling, self.beam_groups > 1, self.diversity, self.length_penalty != 1
+        if self.beams == 1 and any(of_beams):
+            raise UserError("--beam-sampling, --beam-groups, --diversity and --length-penalty need --beams above 1")
         if bool(self.file) != bool(self.out):
             raise UserError("--file names the prompts and --out the file for the answers: one needs the other")
         if "" in self.stop:

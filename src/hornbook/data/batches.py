@@ -107,7 +107,7 @@ class Batches:
         segments = None
         if self.apart:
             # The separator that opens a document belongs to it: the token at index starts[i] - 1 is document i's first.
-            document = np.searchsorted(self.shard.starts - 1, index[:, :-1], side="right")
+            document = np.searchsorted(self.shard.starts, index[:, :-1] + 1, side="right")
             segments = torch.from_numpy(np.where(padding, 0, document))
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), segments)
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from hornbook import lock
 from hornbook.config import byte_count
-from hornbook.errors import UserError
+from hornbook.errors import PassingError
 from hornbook.progress import say
 from hornbook.text.home import home
 from hornbook.text.resuming import locked
@@ -188,7 +188,7 @@ def usual_cache() -> Cache:
             used = read_total(total) or 0
         cache.bound = min(USUAL, (used + shutil.disk_usage(folder).free) // 2)
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): let HORNBOOK_HOME name another") from None
+        raise PassingError(f"cannot write to {folder} ({error.strerror}): let HORNBOOK_HOME name another") from None
     if given := os.environ.get("HORNBOOK_CACHE"):
         cache.bound = byte_count("HORNBOOK_CACHE", given)
     return cache

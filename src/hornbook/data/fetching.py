@@ -33,6 +33,7 @@ class Fetcher:
         self.pools = {now: ThreadPoolExecutor(THREADS, "fetcher") for now in (False, True)}
         """For blocks that are wanted soon, and for those that are waited for, which do not queue behind the others."""
         self.stopped = threading.Event()
+        self.cause: UserError | None = None
         self.lock = threading.Lock()
         self.under_way: dict[str, tuple[Future[bytes], bool]] = {}
         """Block -> who brings it, and whether somebody waits for it."""
@@ -92,15 +93,16 @@ class Fetcher:
         try:
             future = self.want(part, number, now=True)
             return self.fetch(part, number, self.stopped) if future is None else future.result()
-        except CancelledError:
-            raise Stopped("reading was stopped") from None
-        except BaseException:  # Ctrl-C too: threads that wait for a server would hold the end of the program up
-            self.stop()
+        except (CancelledError, Stopped):
+            raise self.cause or Stopped("reading was stopped") from None
+        except BaseException as error:  # Ctrl-C too: threads that wait for a server would hold the program's end up
+            self.stop(error if isinstance(error, UserError) else None)
             raise
 
-    def stop(self) -> None:
-        """Give up whatever is being fetched."""
+    def stop(self, cause: UserError | None = None) -> None:
+        """Give up whatever is being fetched, for that `cause`, which whoever waits for it is told."""
         with self.lock:
+            self.cause = cause
             given_up, self.under_way = self.under_way, {}
             waiting, self.stopped = self.stopped, threading.Event()
         waiting.set()

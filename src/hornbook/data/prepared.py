@@ -188,6 +188,10 @@ def read_facts(content: bytes, where: str) -> dict[str, Any]:
     return facts | {"parts": parts}
 
 
+LONGEST_HEADER = 1 << 20
+"""Bytes before the numbers of a part, all of which are read at once."""
+
+
 def part_of(told: dict[str, Any], dtype: np.dtype) -> PartFacts:
     """One part of corpus.json. ValueError, KeyError or TypeError for what is none."""
     names = ("tokens", "documents", "text_bytes", "size")
@@ -200,6 +204,6 @@ def part_of(told: dict[str, Any], dtype: np.dtype) -> PartFacts:
         raise ValueError(f"the numbers of {part.file} are none")
     if len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef"):
         raise ValueError(f"the SHA-256 of {part.file} is none")
-    if part.tokens < part.documents + 1 or part.header < 16 or part.header % 8:
-        raise ValueError(f"{part.file} has not room for {part.tokens} tokens of {part.documents} documents")
+    if part.tokens < part.documents + 1 or not 16 <= part.header <= LONGEST_HEADER or part.header % 8:
+        raise ValueError(f"{part.file} has not the room of {part.tokens} tokens of {part.documents} documents")
     return part

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from hornbook.errors import UserError, missing_extra, visible
+from hornbook.errors import PassingError, UserError, missing_extra, visible
 from hornbook.progress import duration, say
 
 Found = TypeVar("Found")
@@ -80,7 +80,7 @@ class Store:
                     raise
                 if pause is None:
                     waited = duration(sum(self.pauses))
-                    raise UserError(
+                    raise PassingError(
                         f"{self.address} has not answered for {waited} ({reason(error)}): the same command carries on "
                         "once it does"
                     ) from error

@@ -7,7 +7,9 @@ next, so every token but the first is a target exactly once.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 
 from hornbook.atomic import written_aside
 from hornbook.data.restoring import Ids, Restores
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.progress import Bar, say
 from hornbook.text.corpora import Corpus
+from hornbook.text.corpus import Meter
 from hornbook.text.home import home
 from hornbook.text.space import require_space
 from hornbook.text.tokenizers import Tokenizer
@@ -80,11 +83,31 @@ def open_split(
             return read_shard(path, wanted)
         except UserError:
             path.unlink()
+    sweep(path)
     say(corpus.describe(split))
     with Bar(f"preparing {corpus.name} {split}") as bar:
-        encoded = encode_documents(corpus.documents(split), tokenizer, corpus.size(split), bar.show)
+        encoded = encode_documents(as_measured(corpus, split), tokenizer, corpus.size(split), bar.show)
         write_shard(path, with_room(encoded, path.parent, corpus, split, tokenizer), tokenizer, wanted)
     return read_shard(path, wanted)
+
+
+def sweep(path: Path) -> None:
+    """Delete what processes that died long ago had begun to write of this shard. On another machine, which may share
+    the folder, one may still be at it: what has changed within the hour is left."""
+    for aside in path.parent.glob(f".{path.name}.*.part"):
+        with contextlib.suppress(OSError):  # another process does the same
+            if time.time() - aside.stat().st_mtime > 3600:
+                aside.unlink()
+
+
+def as_measured(corpus: Corpus, split: str) -> Iterator[str]:
+    """The documents of a split; after the last a UserError where they are not those that were measured."""
+    meter = Meter()
+    for document in corpus.documents(split):
+        meter.add(document)
+        yield document
+    if meter.measure() != corpus.measure(split):
+        raise UserError(f"{corpus.name} {split} changed while it was read: the same command again reads it anew")
 
 
 def encode_documents(
@@ -122,7 +145,7 @@ def write_shard(
         with written_aside(path) as aside, open(aside, "wb", buffering=1 << 20) as file:
             write_stream(file, encoded, tokenizer, metadata, restores or Restores(tokenizer))
     except OSError as error:
-        raise UserError(f"could not write the shard {path}: {error}") from error
+        raise PassingError(f"could not write the shard {path}: {error}") from error
 
 
 def separator_of(tokenizer: Tokenizer) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hornbook import checkpoint, machine
+from hornbook import checkpoint, machine, models
 from hornbook.config import ModelConfig
 from hornbook.data.batches import NO_TARGET
 from hornbook.doctor.finding import NotApplicable
@@ -180,6 +180,11 @@ def open_foreign(folder: Path, device: torch.device | str, scratch: Path) -> For
     return ForeignSubject(model, folder, scratch)
 
 
+ENCODER = "is an encoder"
+WRONG = {"ForSequenceClassification": "tells classes apart", "ForMaskedLM": ENCODER}
+"""Endings of the names of transformers' classes that continue no text, and what those do."""
+
+
 def check_folder(folder: Path) -> None:
     """UserErrors for folders that are none, and for those that want their own code to be run."""
     try:
@@ -190,10 +195,11 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"--foreign takes a Hugging Face folder on this machine; there is none at '{folder}'")
     stated = read_object(folder / "config.json")
     kind, classes = stated.get("model_type"), stated.get("architectures")
-    if isinstance(classes, list) and classes and all(str(name).endswith("ForMaskedLM") for name in classes):
-        raise UserError(
-            f"'{folder}' is an encoder, and --foreign judges models that continue texts: leave --foreign out"
-        )
+    names = [str(name) for name in classes] if isinstance(classes, list) else []
+    encoder = kind in models.families() and not models.family(str(kind)).Model.causal
+    for ending, what in WRONG.items():
+        if (names and all(name.endswith(ending) for name in names)) or (encoder and what == ENCODER):
+            raise UserError(f"'{folder}' {what}, and --foreign judges models that continue texts: leave --foreign out")
     if str(kind).startswith("hornbook_"):
         import hornbook.formats.transformers  # noqa: F401 (makes our own rungs known there)
     if isinstance(kind, str) and kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from hornbook import machine
 from hornbook.checkpoint import load
 from hornbook.config import Evaluate
 from hornbook.data.masking import mask_token
@@ -10,6 +16,17 @@ from hornbook.evaluation.pseudo import pseudo_perplexity
 from hornbook.evaluation.score import Scores, score
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import Bar
+
+
+@contextlib.contextmanager
+def multiplied_in(precision: str, device: str | None) -> Iterator[None]:
+    """Products within are of that precision; everything else stays as it is."""
+    if precision == "float32":
+        yield
+        return
+    place = torch.device(machine.check_device(str(device or machine.pick_device())))
+    with torch.autocast(place.type, getattr(torch, precision)):
+        yield
 
 
 def measure(settings: Evaluate, model: LanguageModel | None = None) -> Scores:

@@ -66,6 +66,7 @@ def read_file(path: Path, files: ExitStack) -> dict[str, Stored]:
     """The tensors of one file, which `files` keeps open."""
     if path.suffix == ".bin":
         return {name: pickled(tensor) for name, tensor in read_pickle(path).items()}
+    path = path.resolve()  # what a run's link leads to may change while it is read: all tensors from one checkpoint
     try:
         file = files.enter_context(safe_open(path, framework="pt"))
         return {name: stored(path, file, name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hornbook.kernels import MULTIPLE, Matrix
+from hornbook.kernels import KINDS, MULTIPLE, Matrix
 from hornbook.kernels.program import ACTIVATIONS, WIDEST, Program
 from hornbook.layers.cache import KeyValueCache
 from hornbook.layers.norms import PlusOneRMSNorm
@@ -29,6 +29,8 @@ class Step:
         """Misfit where the model has something that the kernels have not."""
         self.model, self.program = model, program(model, matrices)
         self.dtype = next(model.parameters()).dtype
+        if self.dtype not in KINDS:
+            raise Misfit(f"numbers of {self.dtype}")
 
     def __call__(self, tokens: Tensor, cache: KeyValueCache, segments: Tensor | None) -> Tensor | None:
         model = self.model

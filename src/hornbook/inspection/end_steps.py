@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hornbook.errors import visible
 from hornbook.inspection.arithmetic import score, weigh
 from hornbook.inspection.recurrence import CANDIDATES, FORMULAS, GATE_FORMULAS, GATES, gates, run_layer
 from hornbook.inspection.steps import Recipe, Values, norm_formula, product
@@ -26,7 +27,7 @@ def end_steps(model: Any, final: str) -> Iterator[Recipe]:
         yield from transform_steps(model, final)
         final = "head.norm"
     if model.class_head is not None:
-        labels = ", ".join(model.config.labels)
+        labels = ", ".join(map(visible, model.config.labels))
         yield Recipe("classes", f"logits of {labels}", "the class head", lambda v: model.class_head(v[final]))
     elif getattr(model.config, "masked_head", True):
         bias = " + b" if model.readout_bias is not None else ""

@@ -136,7 +136,7 @@ def parts_of(model: LanguageModel, context: int) -> list[Part]:
 
     A head that is the token embedding gets a row too, without parameters of its own.
     """
-    halves = {id(m): getattr(m, "halves", 1) for name, m in model.named_modules() if name.endswith("attention")}
+    halves = {id(m): getattr(m, "halves", 1) for m in model.modules() if hasattr(m, "kernel")}
     beyond = model.flops_per_token(context) - LanguageModel.flops_per_token(model, context)
     each = beyond // 3 // max(1, sum(halves.values()))  # a third of training is the forward pass
     walk = Walk(model.counted, {module: n * each for module, n in halves.items()})

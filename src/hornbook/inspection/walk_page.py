@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hornbook.errors import UserError
+from hornbook.errors import visible as escaped
 from hornbook.inspection.backoff import Prediction
 from hornbook.inspection.grid import Block, Grid, shaped, wrapped
 from hornbook.inspection.steps import Step
@@ -72,7 +73,8 @@ def rows(found: Walk, everything: bool, layer: int | None) -> Iterator[tuple[str
     """A row a step. Between the first and the last layer only what each hands on, unless all are asked for."""
     last = layers(found)
     if layer is not None and not any(layer <= end for end in last.values()):
-        raise UserError(f"there is no layer {layer}: this model has 0 to {max(last.values(), default=-1)}")
+        held = f"0 to {max(last.values())}" if last else "none"
+        raise UserError(f"there is no layer {layer}: this model has {held}")
     for step in found.steps:
         hit = LAYER.match(step.name)
         if layer is not None:
@@ -119,7 +121,7 @@ def row(step: Step) -> tuple[str, ...]:
 def predictions_grid(found: Walk) -> Grid:
     """The likeliest, and how likely they are."""
     if found.model.class_head is not None:
-        return Grid(("class", "probability"), [(n, f"{p:.4f}") for n, p in found.likeliest(10)[0].best], 1)
+        return Grid(("class", "probability"), [(escaped(n), f"{p:.4f}") for n, p in found.likeliest(10)[0].best], 1)
     if found.model.causal:
         last = found.likeliest(10)[0]
         return Grid(

@@ -39,10 +39,11 @@ class KeyValueCache:
             self.filled = int(self.lengths.max())
         real = torch.ones_like(tokens) if segments is None else (segments != 0).long()
         slots = self.lengths[:, None] + real.cumsum(1) - 1
-        self.lengths = self.lengths + real.sum(1)
-        self.filled = self.filled + tokens.shape[1] if segments is None else int(self.lengths.max())
-        if self.filled > self.length:
-            raise UserError(f"the cache holds {self.length} tokens and was given {self.filled}: make a longer one")
+        lengths = self.lengths + real.sum(1)
+        filled = self.filled + tokens.shape[1] if segments is None else int(lengths.max())
+        if filled > self.length:
+            raise UserError(f"the cache holds {self.length} tokens and was given {filled}: make a longer one")
+        self.lengths, self.filled = lengths, filled
         return torch.where(real.bool(), slots, self.length)
 
     def update(self, layer: int, keys: Tensor, values: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:

@@ -172,8 +172,8 @@ class LanguageModel(nn.Module):
 
     @property
     def tied(self) -> bool:
-        """Whether the head is the token embedding."""
-        return bool(getattr(self.config, "tied", False))
+        """Whether the head is the token embedding; one of classes never is."""
+        return bool(getattr(self.config, "tied", False)) and not self.config.labels
 
     def fit(self, tokens: Any) -> None:
         """Learn from tokens (N,), any integer type, by counting them. Only where `counted`."""

@@ -11,11 +11,11 @@ from hornbook.config import RopeScaling
 
 
 def positions_in_segments(segments: Tensor) -> Tensor:
-    """segments (B,T) -> (B,T) int64: how far each token is from the start of its segment; padding counts by itself."""
+    """segments (B,T) -> (B,T) int64: how far each token is from the start of its segment; padding stands at 0."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return index - torch.where(starts, index, 0).cummax(dim=1).values
+    return torch.where(segments == 0, 0, index - torch.where(starts, index, 0).cummax(dim=1).values)
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:

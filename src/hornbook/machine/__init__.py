@@ -12,12 +12,20 @@ from hornbook.machine.hardware import (
     synchronize,
     versions,
 )
-from hornbook.machine.memory import available_memory, forget_peak, keep_freed_memory, peak_memory, resident_memory
+from hornbook.machine.memory import (
+    available_memory,
+    forget_peak,
+    keep_freed_memory,
+    out_of_memory,
+    peak_memory,
+    resident_memory,
+)
 from hornbook.machine.settings import best_threads, fastest_exact_products
 from hornbook.machine.speed import (
     Bandwidth,
     Peak,
     bf16_pays,
+    float32_precision,
     matmul_peak,
     matmul_speeds,
     memory_bandwidth,
@@ -36,12 +44,14 @@ __all__ = [
     "cores",
     "describe",
     "fastest_exact_products",
+    "float32_precision",
     "forget_peak",
     "keep_freed_memory",
     "matmul_peak",
     "matmul_speeds",
     "memory_bandwidth",
     "number_of",
+    "out_of_memory",
     "peak_memory",
     "pick_device",
     "processor",

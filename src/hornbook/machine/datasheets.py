@@ -23,6 +23,9 @@ HALF_PRECISION: dict[str, float] = {
 }
 """FLOP/s in bfloat16, or, on the V100 and T4, which have none, in float16. `H100 80GB HBM3` is the SXM board's name."""
 
+SINGLE_PRECISION: dict[str, float] = {"V100 PCIE": 14e12, "V100 SXM2": 15.7e12, "V100 SXM3": 15.7e12, "T4": 8.1e12}
+"""FLOP/s in float32 of those without TF32, which is half as fast as bfloat16 on all others."""
+
 OTHER_CARDS = {"Ti", "SUPER", "D", "NVL", "Laptop", "Max", "MIG", "Ada"}
 """Words that make another card, or a slice, of a name in the table."""
 

@@ -110,3 +110,9 @@ def group_memory(group: Path, groups: Path) -> int | None:
 def status(name: str) -> int:
     """A figure of /proc/self/status in bytes; 0 where there is none."""
     return read_kilobytes("/proc/self/status", name)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is about memory: CPUs say so only in words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)

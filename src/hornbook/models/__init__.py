@@ -4,7 +4,8 @@ A family file has `Model` (the class that takes its config), `SIZES` (name -> co
 `HF` (fixed keys of config.json), `CONFIG` (its other keys -> fields), `ABSENT` (fields that a missing key means) and
 `WEIGHTS` (names of tensors -> ours). Where needed: `HUB` (sizes -> published weights), `GGUF` (llama.cpp's name),
 `ACCEPTED` (other values of fixed keys), `FORMERLY` (old endings of names), `more_keys` and `more_fields` (what no
-single key says), `LEGEND` and `PAPER` (for `inspect`), and `on_import` and `on_export` (tensors in another form).
+single key says), `relaid` (where another number of layers changes more), `LEGEND` and `PAPER` (for `inspect`), and
+`on_import` and `on_export` (tensors in another form).
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class Bert(Transformer):
         return self.transform_norm(F.gelu(self.transform(hidden)))
 
     @property
-    def readout_bias(self) -> Tensor:
-        return self.output_bias
+    def readout_bias(self) -> Tensor | None:
+        return self.output_bias if self.config.masked_head and not self.config.labels else None
 
 
 Model = Bert

@@ -104,7 +104,7 @@ class NGram(LanguageModel):
         if c.smoothing == "arpa":
             raise UserError("this model was read from an ARPA file, which holds no counts: fit a fresh one")
         stream = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens).astype(np.int64)
-        if not len(stream):
+        if not len(stream) or (len(stream) == 1 and stream[0] in self.separators):
             raise UserError("there is no token to count")
         if stream.min() < 0 or stream.max() >= c.vocab:
             raise UserError(f"token ids from {stream.min()} to {stream.max()}: the vocabulary has 0 to {c.vocab - 1}")
@@ -131,7 +131,7 @@ class NGram(LanguageModel):
         marks = torch.ones_like(tokens) if segments is None else segments
         order = (marks == 0).long().argsort(dim=1, stable=True)  # real tokens first: padding may stand anywhere
         line, marks = tokens.gather(1, order), marks.gather(1, order)
-        before = torch.full_like(line[:, :1], -1).expand(-1, width)
+        before = line.new_full((len(line), width), -1)
         if cache is not None:
             assert isinstance(cache, TokenCache)
             before, marks = cache.last(width), (marks != 0).long()

@@ -53,11 +53,13 @@ class RecurrentCache(TokenCache):
         super().rewind(lengths)
 
     def join(self, other: Self) -> None:
-        super().join(other)
-        if self.state is not None and other.state is not None:
+        if not len(self.lengths):
+            self.state = other.state
+        elif self.state is not None and other.state is not None:
             self.state = tuple(torch.cat(parts, 1) for parts in zip(self.state, other.state, strict=True))
         else:
             self.state = None
+        super().join(other)
 
     @property
     def bytes(self) -> int:
@@ -91,6 +93,8 @@ class RNN(LanguageModel):
         if segments is None:
             return self.run(tokens, None)[0]
         row, start, length = runs(segments)  # each run of one segment becomes a row of its own
+        if not len(length):  # padding alone; every weight still has a gradient, of zeros
+            return 0 * self.run(torch.zeros_like(tokens), None)[0]
         step = torch.arange(int(length.max()), device=tokens.device)
         real = step < length[:, None]
         places = (row[:, None], (start[:, None] + step).clamp(max=tokens.shape[1] - 1))

@@ -1,7 +1,7 @@
 """The recurrent rung that may look back: each state attends to all earlier states of its own text, itself included.
 
 The score is the "general" one of Luong et al. 2015 (section 3.1): h_t W h_s / sqrt(D) for s <= t. What is found is
-added to the state: h_t + C mix_t, so that the model starts as the plain RNN and attention is what it learns on top.
+added to the state: h_t + C mix_t, which keeps all that the plain RNN has.
 (Luong's tanh(C [h_t; mix_t]) learnt more slowly here; the tutorials keep only the mix and lose the state itself.)
 Computed for all positions at once: one product, masked to the past.
 """
@@ -84,6 +84,10 @@ class RNNAttention(RNN):
         key = key.to(query.dtype)
         mix = self.kernel(query, key, key, Where(mask, causal=True), 0.0)[:, 0]  # (B,T,D)
         return self.dropout(states + self.combine(mix))
+
+    def flops_per_token(self, context: int) -> int:
+        """Matrices, and 12 D for scores and mixing with each position seen, half of the row."""
+        return super().flops_per_token(context) + 6 * context * self.config.dim
 
     def make_cache(self, batch: int, length: int) -> Cache:
         like = next(self.parameters())

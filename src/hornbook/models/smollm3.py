@@ -71,6 +71,11 @@ ABSENT = llama.ABSENT | {  # what Hugging Face means by a key that config.json l
 WEIGHTS = llama.WEIGHTS
 
 
+def relaid(config: TransformerConfig) -> TransformerConfig:
+    """A config of a named size whose number of layers was changed: its pattern goes on through all of them."""
+    return config.replace(unrotated=still(config.layers))
+
+
 def more_fields(spelled: Mapping[str, Any]) -> dict[str, Any]:
     """`no_rope_layers` has a 1 for each block that rotates; without it an interval says which do not."""
     rotating = spelled.get("no_rope_layers")

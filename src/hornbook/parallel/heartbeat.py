@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-from hornbook.errors import UserError
+from hornbook.errors import WorkError
 
 KEY = "hornbook/heartbeat"
 MOST = 8
@@ -51,7 +51,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Within, others are waited for. UserError with who is missing, where that takes too long. May be nested."""
+        """Within, others are waited for. WorkError with who is missing, where that takes too long. May be nested."""
         before = self.place
         self.beat(place)
         try:
@@ -59,7 +59,7 @@ class Heartbeat:
         except RuntimeError as error:
             if not left_alone(error):
                 raise
-            raise UserError(self.told(self.place, time.monotonic() - self.since, str(error))) from error
+            raise WorkError(self.told(self.place, time.monotonic() - self.since, str(error))) from error
         self.beat(before)
 
     def told(self, place: str, waited: float, error: str) -> str:

@@ -167,9 +167,13 @@ def averaged(objective: nn.Module, processes: Processes) -> nn.Module:
 
 
 def exchange(objective: nn.Module, model: nn.Module, wanted: bool) -> None:
-    """Whether the next backward pass brings gradients together: only the last one of a step needs to."""
+    """Whether the next backward pass brings gradients together: only the last one of a step needs to.
+
+    Where parameters lie in parts, every pass divides its gradients among those who share a model, for in full they
+    would take the memory that sharding saves; only between such groups they wait for the last one.
+    """
     inner = getattr(objective, "_orig_mod", objective)
     if isinstance(inner, nn.parallel.DistributedDataParallel):
         inner.require_backward_grad_sync = wanted
-    elif tell := getattr(model, "set_requires_gradient_sync", None):
+    elif tell := getattr(model, "set_requires_all_reduce", None):
         tell(wanted)

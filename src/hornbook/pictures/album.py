@@ -23,6 +23,7 @@ from hornbook.pictures.predictions import lens, token_surprise
 from hornbook.pictures.recurrence import reach, recurrent_attention
 from hornbook.pictures.style import plotting, save
 from hornbook.pictures.timelapse import roughness_by_step, time_lapse_of_attention, time_lapse_of_positions
+from hornbook.report.record import short_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,8 +74,10 @@ def attentions(album: Album) -> Iterator[Path]:
 
 def reaching(album: Album) -> Iterator[Path]:
     """The model's, and those of the runs that are to be set beside it."""
-    others = {Path(run).name or run: load(run, text=True) for run in album.settings.against}
-    yield from album.still("reach", lambda: reach({album.run.name: album.model, **others}))
+    against = [Path(run) for run in album.settings.against]
+    models = [album.model, *(load(str(run), text=True) for run in against)]
+    named = dict(zip(short_names([album.run, *against]), models, strict=True))
+    yield from album.still("reach", lambda: reach(named))
 
 
 def lapses(album: Album) -> Iterator[Path]:

@@ -110,10 +110,11 @@ def inputs(model: LanguageModel) -> dict[str, list[str]]:
     before = [f"{blocks[layer - 1]}.output" if layer else "embedding" for layer in every]
     pre = model.config.pre_norm
     inner = "gated" if model.config.gated else "activation"
+    above = "mlp" if pre else "cross" if hasattr(model.blocks[0], "cross_norm") else "attention"
     return {
         "read by query, key, value": [f"{block}.attention_norm" for block in blocks] if pre else before,
         "read by attention's output": [f"{block}.attention.mixed" for block in blocks],
-        "read by the MLP's way up": [f"{block}.{'mlp' if pre else 'attention'}_norm" for block in blocks],
+        "read by the MLP's way up": [f"{block}.{above}_norm" for block in blocks],
         "read by the MLP's way down": [f"{block}.mlp.{inner}" for block in blocks],
     }
 

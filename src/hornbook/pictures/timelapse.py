@@ -18,8 +18,7 @@ from hornbook.pictures.attention import hidden_future, overview, weights
 from hornbook.pictures.positions import columns, extent, roughness, roughness_drawn, table, table_drawn
 from hornbook.pictures.reading import read
 from hornbook.pictures.style import as_png
-from hornbook.run import NAME, age
-from hornbook.training.snapshots import SNAPSHOTS
+from hornbook.run import NAME, SNAPSHOTS, age
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hornbook.errors import UserError, unknown
-from hornbook.machine.datasheets import HALF_PRECISION
+from hornbook.machine.datasheets import HALF_PRECISION, SINGLE_PRECISION
 
 NODE = 8
 """GPUs of one machine, which reach each other by `link`; those of others by `network`."""
@@ -41,6 +41,10 @@ class Gpu:
     def flops(self) -> float:
         """A second: bfloat16, on the T4 float16."""
         return HALF_PRECISION[self.card]
+
+    def peak(self, precision: str) -> float:
+        """Operations a second; in float32 those of TF32, which training takes, where the card has it."""
+        return self.flops if precision != "float32" else SINGLE_PRECISION.get(self.card, self.flops / 2)
 
 
 def shared(card: str, memory: float, bandwidth: float, link: float, power: float, price: float | None) -> Gpu:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from hornbook import models
-from hornbook.config import ModelConfig, Plan
+from hornbook.config import ModelConfig, Plan, TransformerConfig
 from hornbook.errors import UserError
 from hornbook.inspection.grid import sized
 from hornbook.planning.devices import NODE, USABLE, Gpu
@@ -32,8 +32,11 @@ def arranged(settings: Plan, config: ModelConfig, gpu: Gpu, devices: int) -> tup
     context = settings.context or config.context
     kernel = "fused" if settings.attention == "auto" else settings.attention
     optimizer = recipe(settings, config)
+    wished = settings.parallel in ("shard", "hybrid") or settings.tensor > 1
+    if wished and (why := fault(config, optimizer)):
+        raise UserError(why)
     plain = Case(config, Layout(), context, precision, optimizer, settings.recompute, attention=kernel)
-    for layout in layouts(settings, devices):
+    for layout in layouts(settings, devices, fault(config, optimizer) is None):
         case = dataclasses.replace(plain, layout=layout)
         if rows := rows_at_once(case, settings, USABLE * gpu.memory):
             batches = math.ceil(rows_of_step(case, settings) / rows)
@@ -41,10 +44,19 @@ def arranged(settings: Plan, config: ModelConfig, gpu: Gpu, devices: int) -> tup
     raise too_large(settings, case, gpu)
 
 
-def layouts(settings: Plan, devices: int) -> Iterator[Layout]:
+def fault(config: ModelConfig, optimizer: str) -> str | None:
+    """Why `hornbook train` would not divide a model; None where it would."""
+    if not isinstance(config, TransformerConfig):
+        return f"sharding is for Transformers, and {config.family} is none: --parallel data works"
+    if optimizer == "adafactor":
+        return "--optimizer adafactor needs whole matrices: take adamw or muon, or --parallel data"
+    return None
+
+
+def layouts(settings: Plan, devices: int, divisible: bool) -> Iterator[Layout]:
     """What comes into question, the simplest first."""
     alone = devices == settings.tensor
-    simple = ("none",) if alone else ("data", "shard")
+    simple = ("none",) if alone else ("data", "shard") if divisible else ("data",)
     for sharding in simple if settings.parallel == "auto" else (settings.parallel,):
         yield Layout(devices, "none" if alone and sharding == "data" else sharding, settings.tensor)
 
@@ -96,6 +108,7 @@ def cure(settings: Plan, case: Case, room: float) -> str:
 
 def changes(case: Case, number: int) -> Iterator[tuple[str, bool]]:
     """Shardings of so many devices, with and without computing again."""
-    for sharding in dict.fromkeys((case.layout.sharding, "shard")):
+    others = () if fault(case.config, case.optimizer) else ("shard",)
+    for sharding in dict.fromkeys((case.layout.sharding, *others)):
         if sharding != "none" or number == case.layout.tensor:
             yield from ((sharding, again) for again in dict.fromkeys((case.recompute, True)))

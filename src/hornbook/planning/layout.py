@@ -47,15 +47,17 @@ class Layout:
 def share_of(config: ModelConfig, tensor: int) -> ModelConfig:
     """The config whose matrices are those of one of `tensor` devices (Shoeybi et al. 2019, "Megatron-LM").
 
-    Heads, the MLP's inner width and the vocabulary are divided; keys and values are repeated where heads share them.
+    Heads and the MLP's inner width are divided; embedding and head are whole on each.
     """
     if tensor == 1:
         return config
     if not isinstance(config, TransformerConfig):
         raise UserError(f"--tensor divides a Transformer's heads: {config.family} has none")
     c = config.resolved()
-    if c.heads % tensor or c.mlp % tensor:
-        good = ", ".join(str(n) for n in range(1, c.heads + 1) if c.heads % n == 0 and c.mlp % n == 0)
-        raise UserError(f"--tensor {tensor} does not divide {c.heads} heads: {good} do")
-    vocab, kv = -(-c.vocab // tensor), max(1, c.kv_heads // tensor)
-    return c.replace(heads=c.heads // tensor, kv_heads=kv, mlp=c.mlp // tensor, vocab=vocab)
+    divided = c.heads, c.kv_heads, c.mlp
+    if any(size % tensor for size in divided):
+        good = ", ".join(str(n) for n in range(1, c.kv_heads + 1) if not any(size % n for size in divided))
+        shared = f" with {c.kv_heads} of keys and values" if c.kv_heads < c.heads else ""
+        raise UserError(f"--tensor {tensor} does not divide {c.heads} heads{shared}: {good} do")
+    heads, kv_heads, mlp = (size // tensor for size in divided)
+    return c.replace(heads=heads, kv_heads=kv_heads, mlp=mlp)

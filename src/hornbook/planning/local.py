@@ -89,7 +89,9 @@ def survey(config: ModelConfig, asked: Plan, rows: int, steps: int, optimizer: s
     settings = choose(wanted, build_empty(config), 0, {})
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    peak = machine.reference_peak(device, PRECISIONS[settings.precision]).flops
+    assert settings.float32_matmul != "auto"
+    with machine.float32_precision(settings.float32_matmul):
+        peak = machine.reference_peak(device, PRECISIONS[settings.precision]).flops
     return Here(str(device), machine.describe(device), capacity, base, peak, settings)
 
 

@@ -19,7 +19,7 @@ from hornbook.layers.model import LanguageModel
 from hornbook.planning.activations import activations
 from hornbook.planning.layout import Layout, share_of
 from hornbook.training.adafactor import Adafactor
-from hornbook.training.muon import Muon
+from hornbook.training.muon import Muon, same_shapes
 from hornbook.training.optimizers import Optimizers
 
 MOST = 4096
@@ -55,7 +55,8 @@ class Memory:
     gradients: int
     optimizer: int
     copies: int
-    """Weights in bfloat16 for products: all, or where sharded those of two blocks, the embedding and the head."""
+    """Weights for products, in bfloat16: all, or where sharded those of two blocks; then embedding and head too, in
+    float32."""
     activations: int
     logits: int
     """The loss: logits of a chunk with their gradients, and the gradient of the head's matrix."""
@@ -83,9 +84,19 @@ def working_bytes(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramete
     return 12 * max(sizes, default=0) if isinstance(optimizer, Adafactor) else 0
 
 
+def whole_bytes(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> int:
+    """What it takes beside that of matrices in full, however they are sharded."""
+    if not isinstance(optimizer, Muon):
+        return 0
+    groups = same_shapes(list(parameters))
+    most = max((sum(parameters[i].numel() for i in group) for group in groups), default=0)
+    return 10 * most  # bfloat16: gathered, stacked, and of the iteration three
+
+
 @functools.lru_cache(maxsize=64)
-def sizes_of(config: ModelConfig, optimizer: str) -> dict[str, int]:
-    """Bytes of weights, optimiser state, its step and a row's cache; V E of the head; the largest block's bytes."""
+def sizes_of(config: ModelConfig, optimizer: str, context: int) -> dict[str, int]:
+    """Bytes of weights, optimiser state, its step, and the cache of a row of `context` tokens; V E of the head; the
+    largest block's numbers."""
     model = build_empty(config)
     groups = [
         (o, [p for g in o.param_groups for p in g["params"]]) for o in Optimizers(optimizer, model, 0.0, 0.0, 0.9).all
@@ -95,12 +106,13 @@ def sizes_of(config: ModelConfig, optimizer: str) -> dict[str, int]:
         "weights": 4 * model.parameter_count(),
         "optimizer": sum(state_bytes(o, p) for o, ps in groups for p in ps),
         "step": max(working_bytes(o, ps) for o, ps in groups),
+        "whole": max(whole_bytes(o, ps) for o, ps in groups),
         "head": head.numel(),
         "vocab": head.shape[0],
         "width": head.shape[1],
         "block": largest_block(model),
         "matrix": 4 * max(p.numel() for p in model.parameters()),
-        "cache": model.make_cache(1, config.context).bytes // 2,  # float32 on 'meta'
+        "cache": model.make_cache(1, context).bytes // 2,  # float32 on 'meta'
         "tied": int(model.tied),
     }
 
@@ -115,7 +127,7 @@ def largest_block(model: LanguageModel) -> int:
 def memory(case: Case, rows: int) -> Memory:
     """Of so many rows computed at once."""
     mine = share_of(case.config, case.layout.tensor)
-    size, shards = sizes_of(mine, case.optimizer), case.layout.shards
+    size, shards = sizes_of(mine, case.optimizer, case.context), case.layout.shards
     kept = activations(mine, case.context, case.precision, case.attention)
     half = case.precision != "float32"
     number = 2 if half else 4
@@ -125,7 +137,7 @@ def memory(case: Case, rows: int) -> Memory:
     passing = 0  # of a block that is gathered, its gradients before they are divided
     if shards > 1:
         outside = size["weights"] // 4 - kept.layers * size["block"] if kept.layers else 0
-        copies = number * (2 * size["block"] + max(outside, 0))
+        copies = number * 2 * size["block"] + 4 * max(outside, 0)
         passing = 4 * size["block"]
     positions = rows * case.context
     held = 4 * size["head"] + positions * size["width"] * (4 + number)
@@ -144,7 +156,7 @@ def memory(case: Case, rows: int) -> Memory:
             before + lasting + held + 4 * size["head"] + blocks,
             gradients + size["tied"] * 4 * size["head"] + blocks,
         ),
-        "step": standing + gradients + size["step"] // shards,
+        "step": standing + gradients + size["step"] // shards + size["whole"],
     }
     moment = max(moments, key=moments.__getitem__)
     cache = size["cache"]

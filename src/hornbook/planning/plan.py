@@ -142,8 +142,9 @@ def config_of(settings: Plan) -> ModelConfig:
     source = str(path.parent) if path.name == "config.json" and path.is_file() else settings.model
     config = find_config(source, settings.vocab)
     kind = models.family(config.family).Model
-    if kind.counted or kind.reads_source:
+    if kind.counted or kind.reads_source or config.labels:
         why = "is counted, in one pass over the text" if kind.counted else "has sources of any length"
+        why = "tells classes apart" if config.labels else why
         raise UserError(f"{settings.model} {why}: a plan is for models that learn to predict a text's tokens")
     return config.replace(context=max(config.context, settings.context or 0))
 
@@ -156,7 +157,8 @@ def on_gpus(settings: Plan, config: ModelConfig) -> Forecast:
     flops = model.flops_per_token(case.context)
     numbers = build_empty(share_of(config, layout.tensor)).parameter_count()
     shape = getattr(config, "dim", 0), getattr(config, "layers", 0)
-    work = Work(flops, numbers, rows, batches, case.context, *shape, recompute=case.recompute)
+    head = 6 * model.readout.weight.numel()
+    work = Work(flops, numbers, rows, batches, case.context, *shape, case.recompute, head, case.precision)
     step: Step = time_step(work, gpu, layout, settings.mfu)
     price = gpu.price if settings.price is None else settings.price
     whole = rows * batches * layout.groups * case.context
@@ -180,7 +182,7 @@ def on_gpus(settings: Plan, config: ModelConfig) -> Forecast:
         step.seconds,
         step.tensor + step.waited,
         flops,
-        gpu.flops,
+        gpu.peak(case.precision),
         f"{settings.mfu:.0%} of the data sheet's peak while computing (--mfu)",
         price,
         gpu.priced if settings.price is None else "--price",
@@ -208,6 +210,10 @@ def on_this_machine(settings: Plan, config: ModelConfig) -> Forecast:
         raise UserError(not_here(settings, case, needed, here.capacity, largest))
     found = probe(config, here, context, lambda part, few: fits_twice(case, part, few, here.capacity))
     needed = corrected(case, needed, found, here.base)
+    if needed.peak > here.capacity:
+        rate = (needed.peak - here.base) / (memory(case, rows).peak - here.base)
+        room = here.base + (here.capacity - here.base) / rate
+        raise UserError(not_here(settings, case, needed, here.capacity, largest_batch(case, room)))
     model = build_empty(config)
     return Forecast(
         settings.model,

@@ -1,8 +1,9 @@
 """Seconds of one optimiser step on GPUs: arithmetic at a stated share of the peak, and what devices send each other.
 
 Bytes are those of rings: an all-gather or a reduce-scatter of S bytes over n devices sends S (n - 1) / n from each, an
-all-reduce twice that. Sharded weights go in bfloat16, gradients in float32. What belongs to data parallel training goes
-on behind the arithmetic, and only what is longer than that is waited for; tensor parallel layers wait for each other.
+all-reduce twice that. Sharded weights go in the number format of products, gradients in float32. What belongs to data
+parallel training goes on behind the arithmetic, and only what is longer than that is waited for; tensor parallel layers
+wait for each other.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Work:
     """One step of one device: `batches` of `rows` rows."""
 
     flops: float
-    """Of the model, for one token, forward and backward; on all devices of a tensor parallel group together."""
+    """Of the model, for one token, forward and backward."""
     numbers: int
     """Parameters on the device before they are sharded."""
     rows: int
@@ -32,6 +33,14 @@ class Work:
     width: int
     layers: int
     recompute: bool = False
+    whole: float = 0.0
+    """Of `flops`, those that every device of a tensor parallel group does by itself: the head's."""
+    precision: str = "bfloat16"
+
+    @property
+    def number(self) -> int:
+        """Bytes of one that is multiplied."""
+        return 4 if self.precision == "float32" else 2
 
     @property
     def tokens(self) -> int:
@@ -58,7 +67,8 @@ class Step:
 
 def time_step(work: Work, gpu: Gpu, layout: Layout, mfu: float) -> Step:
     """`mfu`: the share of the peak that a device reaches by itself; operations done again do not count."""
-    batch = work.tokens * work.flops * (AGAIN if work.recompute else 1.0) / (layout.tensor * gpu.flops * mfu)
+    flops = work.whole + (work.flops - work.whole) / layout.tensor
+    batch = work.tokens * flops * (AGAIN if work.recompute else 1.0) / (gpu.peak(work.precision) * mfu)
     tensor = tensor_seconds(work, gpu, layout)
     gathered = gather_seconds(work, gpu, layout)
     reduced = reduce_seconds(work, gpu, layout)
@@ -78,16 +88,16 @@ def around(devices: int) -> float:
 
 
 def tensor_seconds(work: Work, gpu: Gpu, layout: Layout) -> float:
-    """Two all-reduces of the stream a layer forward, two backward, and two where it is computed again; in bfloat16."""
+    """Two all-reduces of the stream a layer forward, two backward, and two where it is computed again."""
     times = 6 if work.recompute else 4
-    sent = times * work.layers * 2 * work.tokens * work.width * 2 * around(layout.tensor)
+    sent = times * work.layers * 2 * work.tokens * work.width * work.number * around(layout.tensor)
     return sent / speed(gpu, layout.tensor)
 
 
 def gather_seconds(work: Work, gpu: Gpu, layout: Layout) -> float:
     """Of one batch: weights gathered for the forward and for the backward pass, gradients divided among the shards."""
     n = layout.shards
-    return (2 + 2 + 4) * work.numbers * around(n) / speed(gpu, n * layout.tensor)
+    return (2 * work.number + 4) * work.numbers * around(n) / speed(gpu, n * layout.tensor)
 
 
 def reduce_seconds(work: Work, gpu: Gpu, layout: Layout) -> float:

@@ -76,9 +76,9 @@ def draw_panel(panel: Panel, records: list[Record], colours: dict[str, str]) -> 
             divisor = magnitude(lines) if panel.scaled else 1.0
             unit = UNITS[divisor]
             lines = [divided(line, divisor) for line in lines]
-            drawings.append((axis.key, [(size, draw(panel, lines, axis, size)) for size in WIDTHS]))
+            title = f"{panel.title}, in {unit}" if unit else panel.title
+            drawings.append((axis.key, [(size, draw(panel, title, lines, axis, size)) for size in WIDTHS]))
             told = [panel.caption, *explained(lines), *map(sourced, levels(panel, records))]
-    title = f"{panel.title}, in {unit}" if unit else panel.title
     return Chart(title, " ".join(told), drawings) if drawings else None
 
 
@@ -97,13 +97,12 @@ def explained(lines: list[Line]) -> list[str]:
     return raw + (["Crosses at the foot: skipped steps."] if any(x.lost for x in lines) else [])
 
 
-def draw(panel: Panel, lines: list[Line], axis: Axis, size: str) -> Markup:
+def draw(panel: Panel, title: str, lines: list[Line], axis: Axis, size: str) -> Markup:
     width, most = WIDTHS[size]
     thinned = [replace(line, points=thin(line.points, most), raw=extremes(line.raw, most // 2)) for line in lines]
     ident = f"{panel.ident}-{axis.key}-{size}"
-    title = f"{panel.title}, by {axis.name}"
     room = partial(whole_room, panel.room, lines)
-    return draw_curves(thinned, title, panel.title, width, ident, axis, room, panel.digits)
+    return draw_curves(thinned, f"{title}, by {axis.name}", title, width, ident, axis, room, panel.digits)
 
 
 def whole_room(room: Room, lines: list[Line], thinned: list[Line], last: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,8 @@ def headline(records: list[Record], states: dict[str, Status], tasks: list[Evalu
     if len(records) == 1 and only.bits is None and only.is_encoder:
         figure = wording.perplexity(only.summary.get("pseudo_perplexity"))
         return f"{only.name} has a pseudo-perplexity of {figure} a token: it guesses with both sides in view."
-    texts = {str(r.summary.get("data")) for r in records if r.bits is not None}
-    if len(texts) > 1:
-        named = wording.visible(wording.listing(sorted(texts)))
+    if len(different := texts(records)) > 1:
+        named = wording.visible(wording.listing(sorted(different)))
         return f"The runs were measured on different texts ({named}): their figures do not compare."
     also = " Those that were taught a task have its score in the table." if any(r.is_taught for r in records) else ""
     return f"{result(list(records), 'run')}{also}"
@@ -143,7 +143,13 @@ def progress(record: Record, status: Status) -> str:
 def remarks(records: list[Record]) -> list[str]:
     """What the figures of several runs say."""
     order, seeds = ranked(list(records)), about_seeds(records)
-    return [*about_best(order), *(seeds or [ONE_SEED])] if len(order) > 1 else []
+    best = about_best(order) if len(texts(records)) < 2 else []
+    return [*best, *(seeds or [ONE_SEED])] if len(order) > 1 else []
+
+
+def texts(records: Sequence[Record]) -> set[str]:
+    """What they were measured on."""
+    return {str(r.summary.get("data")) for r in records if r.bits is not None}
 
 
 def about_seeds(records: list[Record]) -> list[str]:

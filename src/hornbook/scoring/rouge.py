@@ -11,10 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from hornbook.errors import Package
-from hornbook.scoring.sentences import first_sentences, sentences
+from hornbook.scoring.sentences import sentences
 from hornbook.scoring.words import words
-
-__all__ = ["first_sentences", "rouge_marks", "sentences"]
 
 ROUGE_SCORE = Package("rouge_score", "rouge-score", "tasks", "ROUGE")
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hornbook.config import Sweep
 from hornbook.data.sources import data_name, open_data
-from hornbook.errors import DiskError, UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.progress import say
 from hornbook.report.sweep_page import spelled, write_sweep
 from hornbook.run import read_log
@@ -57,7 +57,7 @@ def work(settings: Sweep) -> dict[str, Any]:
     """Run trials until none is missing; returns what `telling.found_by` says of all. The first has the defaults.
 
     The page is written anew after each. A trial whose run raises UserError counts as failed. Raises Interrupted and
-    DiskError, from which the same call carries on, as after any death; and UserError where every trial failed, or as
+    PassingError, from which the same call carries on, as after any death; and UserError where every trial failed, or as
     `prepare` does.
     """
     dimensions, folder, study = prepare(settings)
@@ -90,7 +90,7 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
     except (Interrupted, KeyboardInterrupt):
         trial.set_user_attr(STOPPED, True)
         raise
-    except DiskError:  # which all others would meet too: this one is carried on when there is room
+    except PassingError:  # which all others would meet too: this one is carried on when there is room
         with contextlib.suppress(Exception):  # the study may lie on the same disk
             trial.set_user_attr(STOPPED, True)
         raise

@@ -24,6 +24,25 @@ class Measure(NamedTuple):
     """SHA-256 that also covers where documents end: prepared tokens belong to this."""
 
 
+class Meter:
+    """Takes the measure of documents, one after the other."""
+
+    def __init__(self) -> None:
+        self.texts, self.shape = hashlib.sha256(), hashlib.sha256()
+        self.documents = self.size = 0
+
+    def add(self, document: str) -> None:
+        data = document.encode()
+        self.texts.update(data)
+        self.shape.update(len(data).to_bytes(8, "big"))
+        self.documents, self.size = self.documents + 1, self.size + len(data)
+
+    def measure(self) -> Measure:
+        """Of all that were added."""
+        fingerprint = hashlib.sha256(self.texts.digest() + self.shape.digest()).hexdigest()
+        return Measure(self.documents, self.size, self.texts.hexdigest(), fingerprint)
+
+
 @dataclass
 class Corpus:
     """Text to train and measure on. `read(split)` gives the documents of a split that `find_splits()` lists."""
@@ -67,14 +86,10 @@ class Corpus:
     def measure(self, split: str) -> Measure:
         """Number of documents, bytes and hashes of a split; read once, then remembered."""
         if split not in self._measures:
-            texts, shape, size, count = hashlib.sha256(), hashlib.sha256(), 0, 0
+            meter = Meter()
             for document in self.documents(split):
-                data = document.encode()
-                texts.update(data)
-                shape.update(len(data).to_bytes(8, "big"))
-                size, count = size + len(data), count + 1
-            fingerprint = hashlib.sha256(texts.digest() + shape.digest()).hexdigest()
-            self._measures[split] = Measure(count, size, texts.hexdigest(), fingerprint)
+                meter.add(document)
+            self._measures[split] = meter.measure()
         return self._measures[split]
 
     def sha256(self, split: str) -> str:

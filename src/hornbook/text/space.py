@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from hornbook.errors import UserError
+from hornbook.errors import PassingError
 
 
 def require_space(folder: Path, needed: float, what: str, hint: str = "") -> None:
-    """UserError where the disk of `folder` (which need not exist yet) has less than `needed` bytes free for `what`."""
+    """PassingError where the disk of `folder` (which need not exist yet) has no `needed` bytes free for `what`."""
     present = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(present).free
     if needed > free:
-        raise UserError(
+        raise PassingError(
             f"{what} takes about {gigabytes(needed)} in {folder}, where {gigabytes(free)} is free: "
             f"{hint}free some, or let HORNBOOK_HOME name a folder on a larger disk"
         )

@@ -175,7 +175,6 @@ class Tokenizer:
         """Writes tokenizer.json and tokenizer_config.json, from which transformers' AutoTokenizer gives the same ids,
         whatever model's config.json lies beside them. `context` becomes model_max_length."""
         folder = Path(folder)
-        write_text(folder / "tokenizer.json", self.core.to_str(pretty=True))  # there, it is taken for a whole one
         config = {key: value for key, value in self.config.items() if key not in OURS}
         # Without its class named, transformers builds the class of the model's family, which drops what it does not
         # expect.
@@ -185,7 +184,9 @@ class Tokenizer:
         if context or "model_max_length" in self.config:
             config["model_max_length"] = context or self.config["model_max_length"]
         text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True)
-        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+        write_text(folder / "tokenizer_config.json", text + "\n")
+        whole = self.core.to_str(pretty=True)
+        write_text(folder / "tokenizer.json", whole)  # last, for where it is the other one is taken to be too
 
 
 OURS = {"tokenizer_class", "auto_map", "tokenizer_file", "name_or_path", "backend", "clean_up_tokenization_spaces"}

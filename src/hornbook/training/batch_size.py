@@ -17,7 +17,7 @@ from hornbook.data.batches import Batch
 from hornbook.data.loader import Group
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
-from hornbook.training.engine import Engine, out_of_memory, random_state, set_random_state
+from hornbook.training.engine import Engine, random_state, set_random_state
 from hornbook.training.prepare import row_length
 
 MOST = 512
@@ -50,7 +50,7 @@ def find_batch(settings: Learning, model: LanguageModel, tokens: int, lesson: Le
         try:
             speeds[rows] = speed(engine, batch(rows))
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not machine.out_of_memory(error):
                 raise
             break
         after = machine.peak_memory(engine.device)

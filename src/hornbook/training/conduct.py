@@ -22,7 +22,19 @@ from hornbook.training.space import checkpoint_bytes
 from hornbook.training.tracking import tracker
 from hornbook.training.work import Work
 
-CHANGEABLE = ("out", "like", "track", "rows", "total_steps", "find_lr", "parallel", "tensor", "timeout", "snapshots")
+CHANGEABLE: tuple[str, ...] = (
+    "out",
+    "like",
+    "track",
+    "rows",
+    "total_steps",
+    "find_lr",
+    "parallel",
+    "tensor",
+    "timeout",
+    "snapshots",
+)
+CHANGEABLE += ("process_count",)
 """What may differ when a run carries on."""
 Count = Callable[[Bar, Sequence[Callback]], dict[str, Any]]
 """Fits a counted model, in the place of a session; returns what it found."""

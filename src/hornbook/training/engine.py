@@ -48,7 +48,8 @@ class Engine:
         self.processes = processes or Processes()
         self.clip, self.rows = settings.clip, settings.rows or settings.batch
         self.dtype = PRECISIONS[settings.precision]
-        place(model, settings)
+        with enough_memory("the model was placed"):
+            place(model, settings)
         self.device = model.device
         """With its number, for other threads begin at a GPU of their own."""
         if settings.recompute:
@@ -82,7 +83,7 @@ class Engine:
                     loss = self.backward(group, scale)
                 break
             except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not out_of_memory(error):
+                if not machine.out_of_memory(error):
                     raise
                 self.shrink()
                 set_random_state(self.device, drawn)
@@ -142,13 +143,19 @@ class Engine:
 
 def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Of the generators that dropout draws from."""
+    if device.type == "mps":
+        return torch.get_rng_state(), torch.mps.get_rng_state()
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
     """Take back what `random_state` gave."""
     torch.set_rng_state(state[0])
-    if state[1] is not None:
+    if state[1] is None:
+        return
+    if device.type == "mps":
+        torch.mps.set_rng_state(state[1])
+    else:
         torch.cuda.set_rng_state(state[1], device)
 
 
@@ -213,15 +220,9 @@ def enough_memory(doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not machine.out_of_memory(error):
             raise
         raise UserError(
             f"memory ran out while {doing}: take a smaller model, a shorter --context, or --optimizer adafactor. "
             "Checkpoints, if there are any yet, are whole"
         ) from None
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error is about memory: CPUs say so only in words."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

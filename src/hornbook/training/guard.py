@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
-from hornbook.errors import UserError
+from hornbook.errors import WorkError
 
 MEMORY = 100
 """Losses that a spike is judged by; before a fifth of them there are none."""
@@ -31,10 +31,10 @@ def remember(recent: list[float], loss: float) -> list[float]:
     return [*recent, loss][-MEMORY:]
 
 
-def refuse(reason: str, step: int, batch: int, skipping: bool = False) -> UserError:
+def refuse(reason: str, step: int, batch: int, skipping: bool = False) -> WorkError:
     """The error that ends a run for `reason`; `skipping`: although such steps are left out."""
     also = "" if skipping else ", or --guard skip to leave such steps out"
-    return UserError(
+    return WorkError(
         f"{reason} at step {step} (batch {batch}){f', the {PATIENCE + 1}th in a row' if skipping else ''}; "
-        f"the last checkpoint is whole. Try a lower --lr or more --warmup{also}"
+        f"checkpoints, if there are any yet, are whole. Try a lower --lr or more --warmup{also}"
     )

@@ -135,7 +135,11 @@ def told(settings: Train, facts: dict[str, Any]) -> str:
     lengths = ("steps",) if settings.minutes and settings.steps else ()
     before = {name: getattr(base, name) for name in changed(settings, base, names) if name not in lengths}
     changes = [f"{name} {old} is now {getattr(settings, name)}" for name, old in before.items() if old != "auto"]
-    changes += [f"its {name} is not the same" for name, value in facts.items() if saved.get(name) not in (None, value)]
+    changes += [
+        f"its {name.replace('_', ' ')} is not the same"
+        for name, value in facts.items()
+        if saved.get(name) not in (None, value)
+    ]
     if settings.minutes and not settings.steps:
         changes.append("going by the clock, which gives other steps each time")
     return f"repeating {settings.like} " + (f"with changes: {', '.join(changes)}" if changes else "bit for bit")

@@ -17,6 +17,8 @@ from hornbook.parallel.tensors import laid_out, local, parted, whole
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 """Of the polynomial of each iteration: steep at 0, near 1 from 0.7 to 1.2 (Jordan et al. 2024)."""
 ITERATIONS = 5
+MOST = 2**28
+"""Numbers that go through it at once, unless a single matrix has more."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -34,10 +36,10 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             learnt = [p for p in group["params"] if p.grad is not None]
-            updates = [whole(update) for update in self.with_momentum(learnt, group["momentum"])]
+            updates = self.with_momentum(learnt, group["momentum"])
             torch._foreach_mul_([local(p) for p in learnt], 1 - group["lr"] * group["weight_decay"])
             for members in same_shapes(updates):
-                stacked = orthogonal(torch.stack([updates[i] for i in members]))
+                stacked = orthogonal(torch.stack([whole(updates[i]) for i in members]))
                 size = 0.2 * max(stacked.shape[-2:]) ** 0.5
                 for i, step in zip(members, stacked.unbind(), strict=True):
                     local(learnt[i]).add_(local(parted(step, learnt[i])), alpha=-group["lr"] * size)
@@ -54,12 +56,15 @@ class Muon(torch.optim.Optimizer):
         return [laid_out(part.bfloat16(), p) for part, p in zip(ahead, learnt, strict=True)]
 
 
-def same_shapes(matrices: list[Tensor]) -> list[list[int]]:
-    """The places of equal shapes, together."""
+def same_shapes(matrices: list[Tensor], most: int = MOST) -> list[list[int]]:
+    """The places of equal shapes, together, as far as they have no more than `most` numbers."""
     places: dict[torch.Size, list[int]] = {}
     for i, matrix in enumerate(matrices):
         places.setdefault(matrix.shape, []).append(i)
-    return list(places.values())
+    limits = {shape: max(1, most // shape.numel()) for shape in places}
+    return [
+        found[i : i + limits[shape]] for shape, found in places.items() for i in range(0, len(found), limits[shape])
+    ]
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ def changed(settings: Train) -> ModelConfig:
     if foreign := sorted(set(changes) - known):
         raise UserError(f"{settings.model} has no {', '.join('--' + name for name in foreign)}")
     config = base.replace(**changes)
+    if "k" in changes and (smoothing := getattr(config, "smoothing", "add-k")) != "add-k":
+        raise UserError(f"--k is what add-k adds, and {smoothing} adds nothing: say --smoothing add-k")
+    if "layers" in changes and (relaid := getattr(models.family(base.family), "relaid", None)):
+        config = relaid(config)
     if isinstance(config, TransformerConfig):
         check_heads(config.resolved())
     elif settings.recompute:
@@ -56,8 +60,10 @@ def check_heads(config: TransformerConfig) -> None:
         raise UserError(f"--dim {config.dim} cannot be divided among {config.heads} heads")
     if config.heads % config.kv_heads:
         raise UserError(f"{config.heads} heads cannot share {config.kv_heads} --kv-heads")
-    if config.positions == "rotary" and config.head_dim % 2:
-        raise UserError(f"rotary positions turn pairs of channels: a head of {config.head_dim} has an odd one")
+    turning = int(config.head_dim * config.rotary_share)
+    if config.positions == "rotary" and (turning % 2 or not turning):
+        channels = f"of the {config.head_dim} channels of a head {turning} would turn"
+        raise UserError(f"rotary positions turn pairs of channels, and {channels}")
 
 
 def row_length(settings: Learning, model: LanguageModel) -> int:

@@ -24,6 +24,7 @@ from hornbook.progress import Bar, say
 from hornbook.run import Run
 from hornbook.training.callbacks import Callback, Moment, tell
 from hornbook.training.conduct import conduct
+from hornbook.training.engine import enough_memory
 from hornbook.training.find_rate import find_rate
 from hornbook.training.like import LENGTHS, replay
 from hornbook.training.like import told as repeated
@@ -57,7 +58,7 @@ def train(settings: Train, callbacks: Sequence[Callback] = ()) -> dict[str, Any]
             require_possible(settings, model)
         if not model.counted:
             settings = choose_together(settings, model, shards["train"].length, run, processes)
-        facts |= {"text": data.fingerprint(), "tokenizer_hash": model.tokenizer.hash}
+        facts |= {"text": data.fingerprint(), "tokenizer_hash": model.tokenizer.hash, "process_count": processes.size}
         if settings.like:
             say(repeated(settings, facts))
         about = {"model": settings.model, "data": data.name}
@@ -91,8 +92,11 @@ def prepare(settings: Train) -> tuple[Data, dict[str, Shard] | dict[str, Mixed],
             require_rows(settings)
         tokenizer = data.tokenizer(settings.tokenizer, settings.vocab)
         shards, config = data.shards(tokenizer), resolve_config(settings, tokenizer)
+        if not models.family(config.family).Model.counted:  # before a model for rows of that length is built
+            batches(shards["train"], 1, settings.context or config.context, settings.seed)
         torch.manual_seed(settings.seed)
-        model = models.build(config)
+        with enough_memory("the model was built"):
+            model = models.build(config)
         model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
     if not model.counted:
@@ -158,6 +162,7 @@ def count(
     callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     """Fit a counted model: one pass over the text."""
+    run.cut_log(lambda line: False)  # of an attempt that did not come to its end
     began = time.monotonic()
     model.fit(shards["train"].tokens)
     seconds = time.monotonic() - began

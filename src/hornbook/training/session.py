@@ -29,7 +29,7 @@ from hornbook.small_files import read_object
 from hornbook.text.home import home
 from hornbook.training.callbacks import Callback, Event, Moment, tell
 from hornbook.training.choices import describe
-from hornbook.training.engine import Engine
+from hornbook.training.engine import Engine, random_state, set_random_state
 from hornbook.training.interrupt import Interrupted
 from hornbook.training.like import Replay
 from hornbook.training.loop import State, Taken, Watch, fit, over
@@ -40,8 +40,8 @@ RECENT = 20
 """Steps over which the speed that is shown is taken."""
 STRIDE = 1_000_003
 """Between the seeds of groups of processes."""
-GENERATORS = "rng", "rng_cuda"
-"""Of random numbers: the CPU's, the GPU's."""
+GENERATORS = "rng", "rng_cuda", "rng_mps"
+"""Of random numbers: the CPU's, the GPU's, an Apple GPU's."""
 
 
 class Session:
@@ -142,21 +142,18 @@ class Session:
 
     def random(self) -> dict[str, Tensor]:
         """The state of every process's generators, by the process's number but for the main one's."""
-        states = {GENERATORS[0]: torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states[GENERATORS[1]] = torch.cuda.get_rng_state(self.device)
+        cpu, gpu = random_state(self.device)
+        states = {"rng": cpu} if gpu is None else {"rng": cpu, f"rng_{self.device.type}": gpu}
         found = {name: self.processes.gather(value) for name, value in states.items()}
         return {f"{name}.{i}" if i else name: value for name, each in found.items() for i, value in enumerate(each)}
 
     def restore_random(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `random` gave; a process that was not there then begins a course of its own."""
-        cpu, cuda = (tensors.get(name + self.suffix) for name in GENERATORS)
-        if cpu is not None:
-            torch.set_rng_state(cpu)
-        else:
+        cpu = tensors.get("rng" + self.suffix)
+        if cpu is None:
             torch.manual_seed(self.settings.seed + STRIDE * self.processes.group + self.state.step)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, self.device)
+        gpu = tensors.get(f"rng_{self.device.type}{self.suffix}")
+        set_random_state(self.device, (torch.get_rng_state() if cpu is None else cpu, gpu))
 
     def after_step(self, taken: Taken, loss: float, norm: float) -> None:
         assert self.settings.lr is not None

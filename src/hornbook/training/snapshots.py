@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hornbook.atomic import folder_written_aside
-from hornbook.checkpoint import save_model
-from hornbook.errors import UserError
-from hornbook.training.callbacks import Callback, Moment
+from safetensors import SafetensorError
 
-SNAPSHOTS = "snapshots"
-"""The folder in a run's in which they lie, by step."""
+from hornbook.atomic import folder_written_aside, remove_leftovers
+from hornbook.checkpoint import save_model
+from hornbook.errors import PassingError, UserError
+from hornbook.run import SNAPSHOTS
+from hornbook.training.callbacks import Callback, Moment
 
 
 def snapshots(every: int = 50, dtype: str = "float16") -> Callback:
@@ -25,7 +25,11 @@ def snapshots(every: int = 50, dtype: str = "float16") -> Callback:
         folder = moment.folder / SNAPSHOTS / f"{moment.step:06d}"
         if folder.exists():  # the run was resumed from before it
             return
-        with folder_written_aside(folder) as aside:
-            save_model(aside, moment.model, getattr(moment.model, "tokenizer", None), dtype)
+        remove_leftovers(folder.parent)
+        try:
+            with folder_written_aside(folder) as aside:
+                save_model(aside, moment.model, getattr(moment.model, "tokenizer", None), dtype)
+        except (OSError, SafetensorError) as error:
+            raise PassingError(f"could not write the snapshot {folder} ({error})") from error
 
     return keep
