@@ -43,6 +43,7 @@ TRIALS = {
     "cosine": "--schedule cosine",
     "decay-0": "--weight-decay 0",
     "dropout-0.1": "--dropout 0.1",
+    "dropout-0.2": "--dropout 0.2",
     "context-128": "--context 128 --batch 32",
     "context-512": "--context 512 --batch 8",
     "vocab-4096": "--vocab 4096",
@@ -53,6 +54,8 @@ TRIALS = {
     "layers-6-dropout-0.1": "--layers 6 --dropout 0.1",
     "width-192": "--dim 192 --heads 3 --kv-heads 3 --mlp 768",
     "width-384": "--dim 384 --heads 6 --kv-heads 3 --mlp 1536",
+    "width-384-dropout-0.1": "--dim 384 --heads 6 --kv-heads 3 --mlp 1536 --dropout 0.1",
+    "width-384-dropout-0.2": "--dim 384 --heads 6 --kv-heads 3 --mlp 1536 --dropout 0.2",
 }
 """Flags that are added to the preset's recipe; a later flag wins."""
 
