@@ -123,7 +123,7 @@ def test_of_equal_figures_the_lower_loss_makes_the_best() -> None:
 def test_a_loss_that_is_no_number_read_late_still_ends_the_run_before_it_is_saved() -> None:
     one = engine()
     poison(one, {4})
-    with pytest.raises(UserError, match=r"the loss became nan at step 5 \(batch 4\); checkpoints, if there are any yet, are whole"):
+    with pytest.raises(UserError, match=r"the loss became nan at step 5 \(batch 4\); checkpoints, if .* are whole"):
         run(one, 9, late=True, eval_every=5)
     assert Steps().saved == []
 
