@@ -7,9 +7,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from hornbook import models
 from hornbook.text.corpora import corpus_names
@@ -82,3 +86,22 @@ def test_make_targets_that_the_readme_names_exist() -> None:
     makefile = (Path(__file__).parent.parent / "Makefile").read_text()
     for target in re.findall(r"make ([\w-]+)", README):
         assert f"\n{target}:" in makefile
+
+
+def test_every_pinned_version_is_for_every_python_that_the_project_takes() -> None:
+    """Distributions ship early patch releases: Debian 12 has 3.11.2."""
+    root = Path(__file__).parent.parent
+    oldest = tomllib.loads((root / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    pins = [Requirement(line) for line in (root / "constraints.txt").read_text().splitlines() if line[:1].isalpha()]
+    wanted = {pin.name: metadata.metadata(pin.name)["Requires-Python"] for pin in pins if installed(pin.name)}
+    assert len(wanted) > 50
+    assert {name: each for name, each in wanted.items() if not SpecifierSet(each or "").contains(f"{oldest}.0")} == {}
+
+
+def installed(name: str) -> bool:
+    """Whether a distribution is installed."""
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
