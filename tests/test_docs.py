@@ -38,7 +38,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_tour_s_commands_run_in_order(workplace: Path) -> None:
+def test_the_commands_run_in_order_and_then_the_python(workplace: Path) -> None:
+    """One test: what comes later needs the runs of what comes before."""
     tour = next(block for block in blocks("sh") if "hornbook ladder" in block)
     for line in tour.splitlines():
         words = shlex.split(line, comments=True)
@@ -47,9 +48,6 @@ def test_the_tour_s_commands_run_in_order(workplace: Path) -> None:
         done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, line + done.stderr
         assert done.stdout.strip()
-
-
-def test_the_commands_of_a_model_for_a_job_run(workplace: Path) -> None:
     reviews(workplace / "reviews.csv")
     block = next(block for block in blocks("sh") if "hornbook finetune" in block)
     for line in block.splitlines():
@@ -58,10 +56,6 @@ def test_the_commands_of_a_model_for_a_job_run(workplace: Path) -> None:
         done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, line + done.stderr
         assert "TF-IDF" in done.stdout
-
-
-@pytest.mark.slow
-def test_the_python_runs(workplace: Path) -> None:
     for code in blocks("python"):
         done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
