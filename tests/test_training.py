@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from hornbook.training.optimizers import OPTIMIZERS, Optimizers
 from hornbook.training.prepare import changed
 from hornbook.training.pretrain import train
 from hornbook.training.schedules import SCHEDULES, rate_factor
+from hornbook.training.session import by_heart
 
 TINY = {
     "tokenizer": "bytes",
@@ -401,3 +403,19 @@ def test_a_recurrent_model_reads_rows_apart_of_which_one_is_padding_alone(text_f
     asked = settings(tmp_path / "text", tmp_path / "run", model="rnn-tiny", heads=None, layers=None, context=8)
     asked = dataclasses.replace(asked, batch=1, apart=True, epochs=2.0, steps=None, tokenizer="bytes", vocab=None)
     assert train(asked)["steps"] > 0
+
+
+def test_a_run_that_learns_its_text_by_heart_is_told_what_may_help(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert by_heart(90, 100, 4.0) is None
+    assert by_heart(100, 100, 20.0) is None
+    monkeypatch.setattr("hornbook.run.Run.best_step", 1)
+    (tmp_path / "text").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "text" / f"{split}.txt").write_text(next(text_folder.iterdir()).read_text()[:600])
+    train(settings(tmp_path / "text", tmp_path / "few", steps=9))
+    assert "by heart" not in capfd.readouterr().err
+    train(settings(tmp_path / "text", tmp_path / "many", steps=50))
+    told = capfd.readouterr().err
+    assert re.search(r"best at step 1 of 50: after \d+ passes over the same text much is learnt by heart", told)

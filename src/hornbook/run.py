@@ -216,6 +216,11 @@ class Run:
         """Whether there is a best checkpoint."""
         return (self.folder / "best").exists()
 
+    @property
+    def best_step(self) -> int:
+        """Of the best checkpoint, which must be there."""
+        return age((self.folder / "best").resolve())[0]
+
     def lead(self, last: Path, best: Path) -> None:
         """Have the links lead to these checkpoints, and those of the run's root to the files of `best`."""
         wanted = {self.folder / "last": last, self.folder / "best": best}

@@ -18,7 +18,7 @@ from hornbook.adapt.lora import training_flops
 from hornbook.checkpoint import read_weights
 from hornbook.config import Learning
 from hornbook.data.loader import Loader
-from hornbook.errors import UserError
+from hornbook.errors import WorkError
 from hornbook.layers.model import LanguageModel
 from hornbook.parallel.parts import STATE, has_parts, read_parts, stored_parts
 from hornbook.parallel.processes import Processes
@@ -40,6 +40,9 @@ RECENT = 20
 """Steps over which the speed that is shown is taken."""
 STRIDE = 1_000_003
 """Between the seeds of groups of processes."""
+REPEATED = 4
+"""Passes over a text up to which each teaches nearly as much as new text would (Muennighoff et al. 2023, "Scaling
+data-constrained language models")."""
 GENERATORS = "rng", "rng_cuda", "rng_mps"
 """Of random numbers: the CPU's, the GPU's, an Apple GPU's."""
 
@@ -92,6 +95,9 @@ class Session:
             self.loader.close()
         self.saver.land()
         self.run.restore_best(self.model)
+        passes = self.state.step * self.settings.accumulate / self.work.per_epoch
+        if self.processes.main and (told := by_heart(self.run.best_step, self.state.step, passes)):
+            say(told)
         return self.summary()
 
     def tell(self, event: Event, values: dict[str, Any], step: int | None = None) -> None:
@@ -186,7 +192,7 @@ class Session:
             looked = self.work.evaluate(lambda done, total: self.bar.show(done, total, "evaluating"))
         self.model.train()
         if not math.isfinite(looked.value):
-            raise UserError(
+            raise WorkError(
                 f"the validation loss became {looked.value} at step {state.step}. Try a lower --lr or more --warmup"
             )
         self.bits = looked.figures.get("validation_bits_per_byte")
@@ -230,3 +236,13 @@ class Session:
             f"{result['flops']:.3g} FLOPs, {result['mfu']:.0%} of the {self.peak.source} peak"
         )
         return result | self.work.summary(lambda done, total: self.bar.show(done, total, "evaluating"))
+
+
+def by_heart(best: int, last: int, passes: float) -> str | None:
+    """What there is to say of a run whose best step was not its last, after so many passes over its text."""
+    if best == last or passes <= REPEATED:
+        return None
+    return (
+        f"best at step {best:,} of {last:,}: after {passes:.0f} passes over the same text much is learnt by heart. "
+        "More text, fewer steps or more --dropout may do better"
+    )
