@@ -79,12 +79,13 @@ def page(text: str) -> str:
     """The page with its steps made anew; what stands around them stays."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    parts, title = [], ""
-    for step in steps():
+    parts, title, every = [], "", steps()
+    order = [step.key for step in every]
+    for step in every:
         if step.tutorial != title:
             title = step.tutorial
             parts.append(f"### {title}\n")
-        parts.append(section(step, [each.key for each in steps()]))
+        parts.append(section(step, order))
     return before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + after
 
 

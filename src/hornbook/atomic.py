@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,15 @@ def remove_leftovers(folder: Path) -> None:
         writer = path.name.split(".")[-2]
         if not writer.isdigit() or int(writer) == os.getpid() or not alive(int(writer)):
             discard(path)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete what processes that died long ago had begun to write aside of this one file. On another machine, which may
+    share the folder, one may still be at it: what has changed within the hour is left."""
+    for aside in path.parent.glob(f".{path.name}.*.part"):
+        with contextlib.suppress(OSError):  # another process does the same
+            if time.time() - aside.stat().st_mtime > 3600:
+                aside.unlink()
 
 
 def alive(process: int) -> bool:

@@ -7,9 +7,7 @@ next, so every token but the first is a target exactly once.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from hornbook.atomic import written_aside
+from hornbook.atomic import remove_abandoned, written_aside
 from hornbook.data.restoring import Ids, Restores
 from hornbook.errors import PassingError, UserError
 from hornbook.progress import Bar, say
@@ -83,21 +81,12 @@ def open_split(
             return read_shard(path, wanted)
         except UserError:
             path.unlink()
-    sweep(path)
+    remove_abandoned(path)
     say(corpus.describe(split))
     with Bar(f"preparing {corpus.name} {split}") as bar:
         encoded = encode_documents(as_measured(corpus, split), tokenizer, corpus.size(split), bar.show)
         write_shard(path, with_room(encoded, path.parent, corpus, split, tokenizer), tokenizer, wanted)
     return read_shard(path, wanted)
-
-
-def sweep(path: Path) -> None:
-    """Delete what processes that died long ago had begun to write of this shard. On another machine, which may share
-    the folder, one may still be at it: what has changed within the hour is left."""
-    for aside in path.parent.glob(f".{path.name}.*.part"):
-        with contextlib.suppress(OSError):  # another process does the same
-            if time.time() - aside.stat().st_mtime > 3600:
-                aside.unlink()
 
 
 def as_measured(corpus: Corpus, split: str) -> Iterator[str]:

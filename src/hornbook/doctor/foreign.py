@@ -196,10 +196,11 @@ def check_folder(folder: Path) -> None:
     stated = read_object(folder / "config.json")
     kind, classes = stated.get("model_type"), stated.get("architectures")
     names = [str(name) for name in classes] if isinstance(classes, list) else []
-    encoder = kind in models.families() and not models.family(str(kind)).Model.causal
-    for ending, what in WRONG.items():
-        if (names and all(name.endswith(ending) for name in names)) or (encoder and what == ENCODER):
-            raise UserError(f"'{folder}' {what}, and --foreign judges models that continue texts: leave --foreign out")
+    told = [what for ending, what in WRONG.items() if names and all(name.endswith(ending) for name in names)]
+    if kind in models.families() and not models.family(str(kind)).Model.causal:
+        told.append(ENCODER)
+    if told:
+        raise UserError(f"'{folder}' {told[0]}, and --foreign judges models that continue texts: leave --foreign out")
     if str(kind).startswith("hornbook_"):
         import hornbook.formats.transformers  # noqa: F401 (makes our own rungs known there)
     if isinstance(kind, str) and kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:

@@ -54,7 +54,7 @@ def tree_grid(found: Anatomy) -> Grid:
         outer, around[part.depth] = around[part.depth - 1], part
         many = part.copies // outer.copies
         what = ", ".join(map(shaped, part.shapes))
-        if part.path.split(".")[-1] == "scores":
+        if part.is_scores:
             what = f"over {found.context:,} positions"
         elif many > 1:
             what = f"{part.parameters // part.copies:,} each"
@@ -95,7 +95,7 @@ def notes(found: Anatomy) -> list[Block]:
     told: list[Block] = [wrapped(COUNTED + ("" if getattr(found.config, "entries", ()) else FRESH))]
     if not found.model.counted:
         seen = "of which it sees half on average" if found.model.causal else "all of which it sees"
-        row = any(part.path.split(".")[-1] == "scores" for part in found.parts)
+        row = any(part.is_scores for part in found.parts)
         among = f" in a row of {found.context:,}, {seen}" if row else ""
         how = found.model.quantization
         number = "Bytes are those of float32; bfloat16 takes half."

@@ -60,6 +60,11 @@ class Part:
     tied_to: str = ""
     """The part whose tensor this one uses."""
 
+    @property
+    def is_scores(self) -> bool:
+        """Whether it is what attention computes beside its matrices."""
+        return self.path.split(".")[-1] == "scores"
+
 
 @dataclass
 class Walk:

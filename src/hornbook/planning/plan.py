@@ -204,14 +204,14 @@ def on_this_machine(settings: Plan, config: ModelConfig) -> Forecast:
     kind = "bfloat16" if chosen.precision == "float16" else chosen.precision
     many, kernel = batches > 1, chosen.attention
     case = Case(config, Layout(), context, kind, optimizer, settings.recompute, many, kernel, here.base)
-    needed = memory(case, rows)
+    expected = memory(case, rows)
     largest = largest_batch(case, here.capacity)
-    if needed.peak > here.capacity:
-        raise UserError(not_here(settings, case, needed, here.capacity, largest))
+    if expected.peak > here.capacity:
+        raise UserError(not_here(settings, case, expected, here.capacity, largest))
     found = probe(config, here, context, lambda part, few: fits_twice(case, part, few, here.capacity))
-    needed = corrected(case, needed, found, here.base)
+    needed = corrected(case, expected, found, here.base)
     if needed.peak > here.capacity:
-        rate = (needed.peak - here.base) / (memory(case, rows).peak - here.base)
+        rate = (needed.peak - here.base) / (expected.peak - here.base)
         room = here.base + (here.capacity - here.base) / rate
         raise UserError(not_here(settings, case, needed, here.capacity, largest_batch(case, room)))
     model = build_empty(config)

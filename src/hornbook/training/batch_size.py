@@ -34,7 +34,7 @@ Lesson = Callable[[Any], tuple[nn.Module, Callable[[int], Batch]]]
 def find_batch(settings: Learning, model: LanguageModel, tokens: int, lesson: Lesson | None = None) -> int:
     """Rows in a batch of `lesson`, or where there is none of random tokens. Doubles them until memory or windows run
     out, or speed has fallen twice; measured uncompiled."""
-    context = row_length(settings, model)
+    context = row_length(settings, model.config)
     windows = max(1, (tokens - 1) // context)
     device = torch.device(settings.device or "cpu")
     drawn = random_state(device)

@@ -108,7 +108,7 @@ def choose_compile(settings: Learning, model: LanguageModel, tokens: int) -> str
     if settings.minutes:
         seconds = 60 * settings.minutes
     else:
-        context = row_length(settings, model)
+        context = row_length(settings, model.config)
         read = (settings.epochs or 0) * tokens
         if settings.steps:
             assert settings.batch != "auto"
@@ -128,7 +128,7 @@ def choose_compile(settings: Learning, model: LanguageModel, tokens: int) -> str
 
 def choose_attention(settings: Learning, model: LanguageModel, tokens: int) -> str:
     """The kernel that is fastest, forward and backward, on this run's shapes, of those that come into question."""
-    context, heads = row_length(settings, model), getattr(model.config, "heads", 1)
+    context, heads = row_length(settings, model.config), getattr(model.config, "heads", 1)
     apart = getattr(settings, "apart", False)
     if not any(hasattr(module, "kernel") for module in model.modules()):
         return "fused"

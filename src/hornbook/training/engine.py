@@ -14,7 +14,7 @@ from hornbook import machine
 from hornbook.config import Learning
 from hornbook.data.batches import Batch
 from hornbook.data.loader import Group
-from hornbook.errors import UserError
+from hornbook.errors import WorkError
 from hornbook.layers.attention import flexible, fused, written_out
 from hornbook.layers.model import LanguageModel
 from hornbook.parallel.processes import Processes
@@ -102,12 +102,12 @@ class Engine:
         return total
 
     def shrink(self) -> None:
-        """Halve the rows that are computed at once; a UserError where one row is too much."""
+        """Halve the rows that are computed at once; a WorkError where one row is too much."""
         self.drop()
         if self.processes.size > 1:
-            raise UserError(f"out of memory: take fewer --rows than {self.rows} at once, or --recompute")
+            raise WorkError(f"out of memory: take fewer --rows than {self.rows} at once, or --recompute")
         if self.rows == 1:
-            raise UserError(
+            raise WorkError(
                 "one row does not fit into memory: take a shorter --context, a smaller model, or --recompute"
             )
         self.take_rows(-(-self.rows // 2))
@@ -216,13 +216,13 @@ def precision(settings: Learning, device: torch.device) -> Callable[[], contextl
 
 @contextlib.contextmanager
 def enough_memory(doing: str) -> Iterator[None]:
-    """UserError where memory runs out."""
+    """WorkError where memory runs out."""
     try:
         yield
     except RuntimeError as error:
         if not machine.out_of_memory(error):
             raise
-        raise UserError(
+        raise WorkError(
             f"memory ran out while {doing}: take a smaller model, a shorter --context, or --optimizer adafactor. "
             "Checkpoints, if there are any yet, are whole"
         ) from None

@@ -66,9 +66,9 @@ def check_heads(config: TransformerConfig) -> None:
         raise UserError(f"rotary positions turn pairs of channels, and {channels}")
 
 
-def row_length(settings: Learning, model: LanguageModel) -> int:
+def row_length(settings: Learning, config: ModelConfig) -> int:
     """Tokens in a row: a model that is trained further may be built for more."""
-    return settings.context or model.config.context
+    return settings.context or config.context
 
 
 def make_batches(
@@ -76,7 +76,7 @@ def make_batches(
 ) -> tuple[Batches | MixedBatches, Callable[[int], Batch]]:
     """The sampler of a run, and batch(k): next-token targets, or hidden tokens for an encoder."""
     assert settings.batch != "auto"
-    sampler = batches(text, settings.batch, row_length(settings, model), settings.seed, settings.apart)
+    sampler = batches(text, settings.batch, row_length(settings, model.config), settings.seed, settings.apart)
     if model.causal:
         return sampler, sampler.get
     mask, vocab = mask_token(model.tokenizer), model.config.vocab

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from hornbook import machine, models
-from hornbook.config import Learning, Train
+from hornbook.config import Learning, ModelConfig, Train
 from hornbook.data.mixing import Mixed, batches
 from hornbook.data.shards import Shard
 from hornbook.data.sources import Data, data_name, open_data
@@ -87,22 +87,26 @@ def prepare(settings: Train) -> tuple[Data, dict[str, Shard] | dict[str, Mixed],
     if place is not None:
         model, facts = begun(settings, place)
         shards = data.shards(model.tokenizer)
+        check_length(settings, shards["train"], model.config)
     else:
         if len(data.sources) > 1:
             require_rows(settings)
         tokenizer = data.tokenizer(settings.tokenizer, settings.vocab)
         shards, config = data.shards(tokenizer), resolve_config(settings, tokenizer)
-        if not models.family(config.family).Model.counted:  # before a model for rows of that length is built
-            batches(shards["train"], 1, settings.context or config.context, settings.seed)
+        check_length(settings, shards["train"], config)  # before a model for rows of that length is built
         torch.manual_seed(settings.seed)
         with enough_memory("the model was built"):
             model = models.build(config)
         model.tokenizer = tokenizer
     check_prompt(model, settings.prompt)
-    if not model.counted:
-        batches(shards["train"], 1, row_length(settings, model), settings.seed)  # a text that is too short says so
     require_tasks(settings.tasks)
     return data, shards, model, facts
+
+
+def check_length(settings: Train, text: Shard | Mixed, config: ModelConfig) -> None:
+    """UserError for a text that is too short for a row; what is counted reads none."""
+    if not models.family(config.family).Model.counted:
+        batches(text, 1, row_length(settings, config), settings.seed)
 
 
 def require_rows(settings: Train) -> None:

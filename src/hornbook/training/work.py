@@ -78,7 +78,7 @@ class TextWork:
         self.held: Sequence[Shard] = held.shards if isinstance(held, Mixed) else (held,)
         self.weights = [float(weight) for weight in held.weights] if isinstance(held, Mixed) else [1.0]
         self.objective: nn.Module = Objective(model)
-        self.context = row_length(settings, model)
+        self.context = row_length(settings, model.config)
         sampler, self.get = make_batches(settings, model, shards["train"])
         self.per_epoch = sampler.per_epoch
         self.foresight: Foresight | None = sampler if sampler.far else None
