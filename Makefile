@@ -66,7 +66,10 @@ bench: $(VENV)/dev
 	@echo "  $(BIN)/python benchmarks/object_storage.py       training from an S3 server on loopback beside training from disk"
 	@echo "  $(BIN)/python benchmarks/plan_agreement.py       memory and time as planned against real runs"
 	@echo "  $(BIN)/python benchmarks/wikitext_recipes.py     bits per byte after 5, 15, 60 minutes against their recipes"
-	@echo "  $(BIN)/python benchmarks/harness_agreement.py    tasks' figures against lm-evaluation-harness, item by item"
+	@echo "  $(BIN)/python benchmarks/harness_agreement.py    tasks' figures against lm-evaluation-harness (pip install -c constraints.txt -e '.[eval]'), item by item"
+	@echo "  $(BIN)/python benchmarks/recipe_trials.py        our own recipe, one setting changed at a time"
+	@echo "  $(BIN)/python benchmarks/guessing_ahead.py       what drafters gain in generation"
+	@echo "  $(BIN)/python benchmarks/prepare_throughput.py   text to tokens by one process, several, and Ray"
 	@echo "  $(BIN)/python benchmarks/ngram_against_kenlm.py  n-grams against lmplz, which must be on the PATH"
 
 bench-train: $(VENV)/core

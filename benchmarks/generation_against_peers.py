@@ -199,7 +199,7 @@ def table(name: str, rows: int, kept: Kept) -> list[str]:
     if not known:
         return [f"{title}: nothing measured"]
     head = f"{'':<38}{'load':>7}{'first':>9}{'tokens/s':>10}{'lowest':>9}{'highest':>9}{'overall':>9}{'GB':>6}"
-    lines = [title, f"{head}{'weights':>9}{'GB/s':>7}{'of limit':>10}{'logits':>9}{'ours / it':>11}"]
+    lines = [title, f"{head}{'weights':>9}{'GB/s':>7}{'of limit':>10}{'logits':>9}{'rounds':>8}{'ours / it':>11}"]
     for generator, runs in known.items():
         lines.append(line(generator, runs, kept.peak) + against(generator, known))
     remarks = {
@@ -225,7 +225,7 @@ def against(name: str, known: dict[str, list[dict[str, Any]]]) -> str:
     if REFERENCE in known:
         logits = f"{difference(known[name][-1]['logits'], known[REFERENCE][-1]['logits']):>9.2%}"
     ours = next((runs for g, runs in known.items() if g in ours_of(name)), None)
-    return logits + (f"{middle(ours) / middle(known[name]):>11.2f}" if ours else f"{'-':>11}")
+    return f"{logits}{len(known[name]):>8}" + (f"{middle(ours) / middle(known[name]):>11.2f}" if ours else f"{'-':>11}")
 
 
 def ours_of(name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
     python benchmarks/guessing_ahead.py RUN [--draft lookup runs/5gram ...] [--bits 8] [--prompts 6] [--tokens 96]
 
-Prompts are the first 200 tokens of documents of the model's validation split, or of --data; each is continued greedily
+Prompts are 200 tokens each, from places evenly apart in the validation split of --data; each is continued greedily
 and at temperature 1, one row, without a drafter and with each, in turns. The texts are compared: they must be equal.
 `right` is the share of guesses that came true, `a pass` how many tokens a pass of the model gave.
 """
@@ -10,6 +10,7 @@ and at temperature 1, one row, without a drafter and with each, in turns. The te
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from typing import Any
 
@@ -84,12 +85,14 @@ def continued(
 
 
 def texts(model: LanguageModel, data: str, count: int) -> list[list[int]]:
-    """Beginnings of documents, long enough."""
+    """Pieces of the validation split, evenly apart."""
     shard = open_split(open_corpus(data, "text"), model.tokenizer, "validation")
-    found: list[list[int]] = []
-    for start in range(0, len(shard.tokens) - PROMPT, len(shard.tokens) // count):
-        found.append([int(token) for token in shard.tokens[start : start + PROMPT]])
-    return found[:count]
+    if len(shard.tokens) < count + PROMPT:
+        sys.exit(
+            f"the validation split of {data} has {len(shard.tokens):,} tokens: too few for {count} prompts of {PROMPT}"
+        )
+    step = (len(shard.tokens) - PROMPT) // count
+    return [shard.tokens[n * step : n * step + PROMPT].tolist() for n in range(count)]
 
 
 def options() -> argparse.Namespace:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Item:
 
 def main() -> None:
     given = options()
+    if find_spec("lm_eval") is None:
+        sys.exit("lm-evaluation-harness is not installed: pip install -c constraints.txt -e '.[eval]'")
     torch.set_num_threads(given.threads)
     worst = 0
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +33,8 @@ from hornbook.text.tokenizers import load_tokenizer
 
 AT_ONCE = 64_000_000
 """Bytes of text that tiktoken is given at once."""
+AT_HAND = ["processes", *(["ray"] if find_spec("ray") else [])]
+"""Engines that are installed."""
 
 
 def main() -> None:
@@ -41,7 +44,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="a folder; default: a byte-level BPE trained on the same source")
     parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--part-size", default="64MB")
-    parser.add_argument("--engines", nargs="+", default=["processes", "ray"], choices=["processes", "ray"])
+    parser.add_argument("--engines", nargs="+", default=AT_HAND, choices=["processes", "ray"])
     parser.add_argument("--folder", type=Path)
     settings = parser.parse_args()
     if settings.folder:

@@ -75,6 +75,8 @@ def main() -> None:
     given = options()
     kept = Kept(given.out, Entry, {"machine": here(), "preset": given.preset})
     trials = [Entry(seed, trial, given.minutes) for seed in given.seeds for trial in given.only]
+    for entry in [entry for entry, known in kept.runs.items() if known["flags"] != TRIALS.get(entry.trial)]:
+        del kept.runs[entry]  # measured when the trial of that name was another one
     todo = [entry for entry in trials if entry not in kept.runs]
     told = "{bits_per_byte:.4f} bits per byte, {steps:,} steps".format_map
     stopped = carry_on(todo, kept, measured_peak, partial(run, given=given), told)

@@ -135,7 +135,9 @@ def server(folder: Path, rows: int) -> Iterator[tuple[str, int]]:
     process = subprocess.Popen([sys.executable, "-m", "hornbook", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        url = process.stdout.readline().split(" at ")[1].split()[0]
+        if " at " not in (line := process.stdout.readline()):
+            sys.exit("hornbook serve ended before it listened: its error stands above")
+        url = line.split(" at ")[1].split()[0]
         yield url.split("/")[2].split(":")[0], int(url.rsplit(":", 1)[1])
     finally:
         process.terminate()

@@ -188,7 +188,7 @@ def table(shape: str, kept: Kept) -> list[str]:
     head = f"{'loop':<37}{'allocator':<12}{'tokens/s':>9}{'lowest':>9}{'highest':>9}{'GB':>7}{'of peak':>9}"
     lines = [
         f"shape {shape}: {SHAPES[shape]}, {threads} threads, parameters equal within 1 %",
-        head + f"{'first steps':>13}{'ours / it':>11}",
+        head + f"{'first steps':>13}{'rounds':>8}{'ours / it':>11}",
     ]
     for (loop, allocator), runs in known.items():
         speeds, most = [speed(run) for run in runs], statistics.median(run["peak_bytes"] for run in runs) / 1e9
@@ -197,7 +197,7 @@ def table(shape: str, kept: Kept) -> list[str]:
         ratio = f"{middle(ours) / middle(runs):>11.2f}" if ours else f"{'-':>11}"
         name = "its own" if loop in OURS and allocator == SYSTEM else allocator
         figures = f"{middle(runs):>9,.0f}{min(speeds):>9,.0f}{max(speeds):>9,.0f}{most:>7.2f}{peak}"
-        lines.append(f"{LOOPS[loop]:<37}{name:<12}{figures}{first:>11.1f} s{ratio}")
+        lines.append(f"{LOOPS[loop]:<37}{name:<12}{figures}{first:>11.1f} s{len(runs):>8}{ratio}")
     return [
         *lines,
         *(ratios(known, ours) if ours else []),

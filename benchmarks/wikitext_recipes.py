@@ -217,7 +217,7 @@ def theirs(entry: Entry, setting: Setting, folder: Path) -> dict[str, Any]:
 
 def table(given: argparse.Namespace, kept: dict[Entry, dict[str, Any]]) -> list[str]:
     """Bits per byte by minutes and recipe: the mean over seeds, and how far ours is ahead of the best other."""
-    head = f"{'recipe':<48}{'minutes':>8}{'bits per byte':>15}{'over seeds':>20}{'parameters':>12}{'M tokens':>10}"
+    head = f"{'recipe':<48}{'minutes':>8}{'bits per byte':>15}{'seeds':>21}{'parameters':>12}{'M tokens':>10}"
     lines = [f"{CORPUS}, validation split; {here()}", head]
     for minutes in sorted({entry.minutes for entry in kept}):
         means = {}
@@ -227,9 +227,9 @@ def table(given: argparse.Namespace, kept: dict[Entry, dict[str, Any]]) -> list[
                 continue
             bits = [run["bits_per_byte"] for run in runs]
             means[recipe] = statistics.mean(bits)
-            over = f"{min(bits):.4f} to {max(bits):.4f}" if len(bits) > 1 else "one seed"
+            over = f"{len(bits)}: {min(bits):.4f} to {max(bits):.4f}" if len(bits) > 1 else "one"
             tokens, size = statistics.mean(run["tokens"] for run in runs) / 1e6, runs[0]["parameters"] / 1e6
-            figures_ = f"{means[recipe]:>15.4f}{over:>20}{size:>10.1f} M{tokens:>10.1f}"
+            figures_ = f"{means[recipe]:>15.4f}{over:>21}{size:>10.1f} M{tokens:>10.1f}"
             lines.append(f"{name.format(preset=given.preset):<48}{minutes:>8g}{figures_}")
         others = [value for recipe, value in means.items() if recipe != "ours"]
         if "ours" in means and others:

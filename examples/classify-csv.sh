@@ -1,8 +1,9 @@
 #!/bin/sh
 # Classes of one's own: a table with a text and its class in each row.
 #   DATA=reviews.csv TEXT=review LABEL=stars sh examples/classify-csv.sh
-# A small Llama first learns the texts' language, then the classes; a fifth of the rows is held out. With MODEL, a run or
-# a model folder, that is taught instead. Beside its scores stand the majority's and TF-IDF's: with few rows, TF-IDF wins.
+# A small Llama first learns the texts' language, from nearly all rows without their labels, then the classes, from four
+# fifths of them; on the labels of the others it is scored, beside the majority and TF-IDF, which wins with few rows. With
+# MODEL, a run or a model folder, that is taught instead, and never sees a text of those.
 set -e
 DATA=${DATA:-reviews.csv}
 TEXT=${TEXT:-text}

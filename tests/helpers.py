@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from hornbook import models
@@ -10,6 +14,13 @@ from hornbook.config import ModelConfig, TransformerConfig
 from hornbook.layers.model import LanguageModel
 
 VOCAB, EOS, PAD, MASK = 40, 0, 1, 2
+
+
+def needs_data(*names: str) -> pytest.MarkDecorator:
+    """For a test that reads these files or folders of HORNBOOK_DATA: without them it is skipped."""
+    folder = os.environ.get("HORNBOOK_DATA")
+    missing = [name for name in names if not (folder and (Path(folder) / name).exists())]
+    return pytest.mark.skipif(bool(missing), reason=f"HORNBOOK_DATA names no folder with {', '.join(missing)}")
 
 
 def tiny_config(family: str, **changes: object) -> ModelConfig:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.formats.arpa import read_arpa, write_arpa
 from hornbook.models.ngram import NGram, NGramConfig
@@ -120,10 +121,9 @@ def test_a_small_file_by_hand(tmp_path):
     assert scores(model, words, ["b", "a", "a"]) == pytest.approx([-0.125 - 0.75, -0.125, -0.2, -0.25 - 1.5], abs=1e-6)
 
 
+@needs_data("kenlm")
 @pytest.mark.parametrize("name", ["test.arpa", "test_nounk.arpa", "toy0.arpa", "toy1.arpa"])
 def test_files_of_kenlm_score_as_kenlm_does(name):
-    if "HORNBOOK_DATA" not in os.environ:
-        pytest.skip("HORNBOOK_DATA names no folder with kenlm/*.arpa")
     path = Path(os.environ["HORNBOOK_DATA"]) / "kenlm" / name
     model, words = read_arpa(path)
     assert_kenlm_agrees(path, model, words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import mmap
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 from helpers import tiny_config
-from hornbook import bench, machine, models
+from hornbook import bench, machine, models, proc
 from hornbook.bench import Case, Finding
 from hornbook.cli import main
 from hornbook.config import Bench, TransformerConfig
+from hornbook.errors import UserError
 from hornbook.machine import memory, remembered, speed
 from hornbook.machine.datasheets import promised
 
@@ -77,6 +79,13 @@ def test_resident_memory_follows_what_is_held_and_the_peak_stays() -> None:
     assert machine.peak_memory() >= most - 2**22, "the system counts pages in lots"
 
 
+@pytest.mark.parametrize("name", ["gpu", "cpu:", "cpu:x", "cpu:\u0661", ":0", "CPU"])
+def test_a_device_that_torch_would_not_understand_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="unknown device"):
+        machine.check_device(name)
+    assert machine.check_device("cpu:0") == "cpu:0"
+
+
 def test_memory_is_told_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     real = machine.peak_memory()
     monkeypatch.setattr(memory, "read_kilobytes", lambda path, name: 0)
@@ -106,7 +115,7 @@ def test_a_container_s_limit_counts_as_memory(version: str, tmp_path: Path, monk
         (folder / most).write_text(f"{limit}\n")
         (folder / used).write_text(f"{use}\n")
         (folder / "memory.stat").write_text(f"anon 5\n{files}inactive_file 30\n{files}active_file 20\n")
-    assert memory.group_memory(tmp_path / "cgroup", groups) == 1000 - 700 + 50
+    assert proc.group_memory(tmp_path / "cgroup", groups) == 1000 - 700 + 50
     monkeypatch.setattr(memory, "GROUP", tmp_path / "cgroup")
     monkeypatch.setattr(memory, "GROUPS", groups)
     if sys.platform == "linux":
@@ -115,8 +124,37 @@ def test_a_container_s_limit_counts_as_memory(version: str, tmp_path: Path, monk
         assert memory.available_memory() == 0
     (groups / controller / "a" / most).write_text("max\n")
     (groups / controller / "a" / "b" / most).write_text("max\n")
-    assert memory.group_memory(tmp_path / "cgroup", groups) is None
-    assert memory.group_memory(tmp_path / "no such file", groups) is None
+    assert proc.group_memory(tmp_path / "cgroup", groups) is None
+    assert proc.group_memory(tmp_path / "no such file", groups) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "files", "wanted"),
+    [
+        ("0::/a/b\n", {"cpu.max": "max 100000", "a/cpu.max": "250000 100000", "a/b/cpu.max": "max 100000"}, 2.5),
+        ("0::/a\n", {"a/cpu.max": "max 100000"}, None),
+        (
+            "4:memory:/a\n3:cpu,cpuacct:/a\n0::/\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "50000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"},
+            0.5,
+        ),
+        ("5:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, None),
+        ("5:cpuset:/\n", {}, None),
+    ],
+)
+def test_a_container_s_share_of_the_processors_counts_as_so_many_cores(
+    said: str, files: dict[str, str], wanted: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, groups = tmp_path / "cgroup", tmp_path / "groups"
+    group.write_text(said)
+    for name, value in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(f"{value}\n")
+    assert proc.group_processors(group, groups) == wanted
+    monkeypatch.setattr(proc, "GROUP", group)
+    monkeypatch.setattr(proc, "GROUPS", groups)
+    monkeypatch.setattr(proc.os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    assert proc.cores() == (64 if wanted is None else max(1, math.ceil(wanted)))
 
 
 @pytest.mark.parametrize(

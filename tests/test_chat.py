@@ -255,13 +255,12 @@ def test_a_template_that_is_timed_out_leaves_no_process_behind(fresh: None, monk
     monkeypatch.setattr(rendering.Process, "__init__", lambda self: (start(self), made.append(self))[0])
     wanted = chat_ids(tokenizer(CHATML), HELLO)
     monkeypatch.setattr(rendering, "PATIENCE", 1.0)
-    began = time.monotonic()
     with pytest.raises(UserError, match="ran for more than 1 seconds"):
         chat_ids(tokenizer(ENDLESS), HELLO)
-    assert time.monotonic() - began < 4  # its limit of CPU time would end it after five
+    assert gone(made[0].popen.pid)  # within three seconds, where its limit of CPU time would end it after five
+    monkeypatch.setattr(rendering, "PATIENCE", 20.0)  # a busy machine may start the next one slowly
     assert chat_ids(tokenizer(CHATML), HELLO) == wanted
     assert len(made) == 2
-    assert gone(made[0].popen.pid)
 
 
 @FORKING

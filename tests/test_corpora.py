@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.text.corpora import corpus_names, open_corpus
 from hornbook.text.files import standard_input
@@ -21,7 +22,6 @@ from hornbook.text.splits import SPLITS, blocks, cut_one_document, hash64, repai
 from hornbook.text.wikitext import articles
 
 DATA = os.environ.get("HORNBOOK_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="HORNBOOK_DATA names no folder of corpora")
 
 
 def all_documents(corpus) -> list[str]:
@@ -290,7 +290,7 @@ def test_a_file_that_is_not_the_original_wikitext_is_refused(tmp_path, monkeypat
         list(open_corpus("wikitext-2").documents("train"))
 
 
-@needs_data
+@needs_data("wikitext-2", "wikitext-2-raw")
 @pytest.mark.parametrize(
     ("name", "split", "file", "count"),
     [
@@ -306,7 +306,7 @@ def test_wikitext_has_its_articles_and_is_the_file_byte_for_byte(name, split, fi
     assert "".join(documents).encode() == (Path(str(DATA)) / name / file).read_bytes()
 
 
-@needs_data
+@needs_data("tinyshakespeare")
 def test_tiny_shakespeare_is_split_in_order_and_whole():
     corpus = open_corpus("tinyshakespeare")
     text = "".join(all_documents(corpus))
@@ -314,7 +314,7 @@ def test_tiny_shakespeare_is_split_in_order_and_whole():
     assert 0.9 < corpus.size("train") / len(text.encode()) < 0.95
 
 
-@needs_data
+@needs_data("tinystories-sample")
 def test_the_tiny_stories_sample_has_three_splits():
     corpus = open_corpus("tinystories")
     assert corpus.splits == SPLITS

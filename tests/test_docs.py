@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from helpers import needs_data
 from hornbook import models
 from hornbook.text.corpora import corpus_names
 from test_finetune import reviews
@@ -61,7 +61,7 @@ def test_the_commands_run_in_order_and_then_the_python(workplace: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif("HORNBOOK_DATA" not in os.environ, reason="needs WikiText-2: HORNBOOK_DATA is not set")
+@needs_data("wikitext-2")
 def test_the_tutorial_protocol_runs(workplace: Path) -> None:
     command = [sys.executable, "-m", "hornbook", "evaluate", "bigram", "wikitext-2", "--protocol", "tutorial"]
     assert "1,933.53" in subprocess.run(command, capture_output=True, text=True, timeout=300).stdout

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import hornbook
 from doctor_subject import BYTES, IDS, examined, failed, healthy, subject_of
@@ -16,11 +18,11 @@ from folders import edit
 from helpers import tiny_model
 from hornbook import checkpoint, models
 from hornbook.cli import main
-from hornbook.data.batches import Batch
+from hornbook.data.batches import NO_TARGET, Batch
 from hornbook.doctor import subject as subjects
 from hornbook.doctor.certificate import CHECKS, findings, trained_here
 from hornbook.doctor.finding import FAIL, PASS, SKIP, WARN, gap
-from hornbook.doctor.foreign import read_tokenizer
+from hornbook.doctor.foreign import open_foreign, read_tokenizer
 from hornbook.doctor.loss import next_token
 from hornbook.doctor.sample_text import TEXT
 from hornbook.doctor.subject import reduced
@@ -285,7 +287,66 @@ def test_a_foreign_model_is_judged_as_transformers_runs_it(family: str, tmp_path
     passed = {name for name, f in found.items() if f.verdict == PASS}
     assert {"future leak", "attention weights", "cache", "padding left", "loss", "save and load"} <= passed
     assert {"first loss", "accumulation", "learns a row", "hugging face", "bfloat16"} <= passed
-    assert found["packed documents"].verdict == SKIP
+    assert found["packed documents"].verdict == found["too long"].verdict == SKIP
+    assert (found["heads"].verdict, found["heads"].figure) == (PASS, 4)
+
+
+def test_a_foreign_model_is_held_to_what_so_many_layers_may_round(tmp_path: Path) -> None:
+    subject = open_foreign(foreign_folder("gpt2", tmp_path / "model"), "cpu", tmp_path)
+    assert (subject.layers, subject.heads) == (2, 4)
+
+
+def test_weights_that_transformers_would_draw_are_refused(tmp_path: Path) -> None:
+    folder = foreign_folder("llama", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    lost = "model.layers.1.mlp.up_proj.weight"
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if name != lost},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(UserError, match=f"lack 1 tensor of such a model, .*at random: {lost}"):
+        hornbook.examine(str(folder), foreign=True)
+
+
+def test_a_foreign_folder_may_have_an_empty_list_of_ends(tmp_path: Path) -> None:
+    folder = foreign_folder("gpt2", tmp_path / "model")
+    edit(folder / "config.json", eos_token_id=[])
+    edit(folder / "generation_config.json", eos_token_id=None)
+    assert open_foreign(folder, "cpu", tmp_path).config.eos is None
+
+
+def test_a_tokeniser_that_is_not_stored_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BYTES, "save", lambda *_: None)
+    found = CHECKS["save and load"][0](subject_of(tiny_model("llama", **IDS), tmp_path))
+    assert (found.verdict, found.meaning) == (FAIL, "the tokeniser comes back changed, or not at all")
+
+
+@pytest.mark.parametrize("sure", [0.05, 0.5])
+def test_the_end_of_text_is_judged_by_what_it_costs_however_sure_the_model_is(
+    sure: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = subject_of(tiny_model("llama", **IDS), tmp_path)
+
+    def logits(tokens: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        chances = torch.full((*tokens.shape, BYTES.vocab), (1 - math.exp(-sure)) / (BYTES.vocab - 1))
+        chances[..., BYTES.eos] = math.exp(-sure)
+        return chances.log()
+
+    def objective(learnt: bool) -> Any:
+        def cost(tokens: torch.Tensor, targets: torch.Tensor, segments: None) -> tuple[torch.Tensor, torch.Tensor]:
+            free = (targets == NO_TARGET) | ((targets == BYTES.eos) & (not learnt))
+            nats = -logits(tokens).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+            return nats.masked_fill(free, 0.0).sum(), (targets != NO_TARGET).sum()
+
+        return cost
+
+    monkeypatch.setattr(subject.model, "forward", logits)
+    for learnt, verdict in ((True, PASS), (False, FAIL)):
+        monkeypatch.setattr(subject, "objective", lambda model, learnt=learnt: objective(learnt))
+        found = CHECKS["end of text in loss"][0](subject)
+        assert found.verdict == verdict, found.meaning
+        assert found.figure == pytest.approx(sure if learnt else 0.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", ["ngram", "rnn_attention"])

@@ -600,9 +600,13 @@ def test_the_checkpoint_of_a_step_does_not_depend_on_parts(tmp_path: Path) -> No
         for e in (one, parts):
             e.gradients(group(seed=seed))
             e.apply(1.0)
-    states = [Optimizers.tensors(e.optimizers) for e in (one, parts)]
+    states = [Optimizers.tensors(e.optimizers) | dict(e.model.state_dict()) for e in (one, parts)]
     assert states[0].keys() == states[1].keys()
-    assert math.isfinite(float(one.norm))
+    for name, tensor in states[
+        0
+    ].items():  # in all: AdamW makes whole steps of single gradients that are rounding alone
+        apart = float((states[1][name].double() - tensor.double()).norm())
+        assert apart <= 1e-3 * float(tensor.double().norm()), name
     assert machine.out_of_memory(
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     )

@@ -15,7 +15,7 @@ from hornbook import exchange, models
 from hornbook.checkpoint import load
 from hornbook.cli import main
 from hornbook.config import Export
-from hornbook.errors import UserError
+from hornbook.errors import UserError, WorkError
 from hornbook.exchange import export_model
 from hornbook.formats.arpa import read_arpa
 from hornbook.formats.gguf import load_gguf
@@ -185,7 +185,7 @@ def test_a_copy_that_differs_is_found_and_not_kept(
             tensor.copy_(before)
 
     monkeypatch.setattr(exchange, name, faulty)
-    with pytest.raises(UserError, match="did not arrive"):
+    with pytest.raises(WorkError, match="did not arrive"):
         exported(counted() if target == "x.arpa" else speaking(), tmp_path, target)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

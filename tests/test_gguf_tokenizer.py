@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import models as cores
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.formats.gguf_file import GGUFFile
 from hornbook.formats.gguf_tokenizer import CUTS, read_tokenizer, write_tokenizer
@@ -27,7 +28,6 @@ from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 
 DATA = Path(os.environ.get("HORNBOOK_DATA", "."))
 VECTORS = DATA / "tokenizer-vectors"
-needs_data = pytest.mark.skipif("HORNBOOK_DATA" not in os.environ, reason="HORNBOOK_DATA names no folder of corpora")
 
 TEXT = "The hornbook's 26 letters, 1450, 333: café,\n\n\tnaïve   façades & 日本語 — 👩‍🚀! we'LL, I'm <s></s> <0x41>\r\n"
 
@@ -42,7 +42,7 @@ def vectors(name: str) -> tuple[list[str], list[list[int]]]:
 # --- published vocabularies
 
 
-@needs_data
+@needs_data("tokenizer-vectors")
 @pytest.mark.parametrize("name", ["gpt-2", "mpt", "llama-spm", "bert-bge"])
 def test_a_published_vocabulary_gives_the_published_ids(name: str) -> None:
     file = f"ggml-vocab-{name}.gguf"
@@ -55,7 +55,7 @@ def test_a_published_vocabulary_gives_the_published_ids(name: str) -> None:
             assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@needs_data
+@needs_data("tokenizer-vectors")
 @pytest.mark.parametrize("name", ["gpt-2", "mpt", "llama-spm", "bert-bge"])
 def test_the_names_of_special_tokens_in_a_text_are_ordinary_text(name: str) -> None:
     tokenizer = read_tokenizer(GGUFFile(VECTORS / f"ggml-vocab-{name}.gguf").metadata)
@@ -69,7 +69,7 @@ def test_the_names_of_special_tokens_in_a_text_are_ordinary_text(name: str) -> N
                 assert tokenizer.decode(tokenizer.encode(text + token + text)) == text + token + text
 
 
-@needs_data
+@needs_data("tokenizer-vectors", "gpt2-bpe")
 def test_gpt2_from_gguf_is_gpt2_from_openais_files() -> None:
     tokenizer, openais = read_tokenizer(GGUFFile(VECTORS / "ggml-vocab-gpt-2.gguf").metadata), load_tokenizer(
         DATA / "gpt2-bpe"
@@ -81,7 +81,7 @@ def test_gpt2_from_gguf_is_gpt2_from_openais_files() -> None:
     assert tokenizer.encode(long) == openais.encode(long)
 
 
-@needs_data
+@needs_data("smollm2-135m")
 def test_smollm2s_tokeniser_frames_nothing_and_writes_digits_apart() -> None:
     tokenizer = read_tokenizer(GGUFFile(DATA / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf").metadata)
     assert tokenizer.pieces("in 1984") == ["in", " ", "1", "9", "8", "4"]
@@ -92,7 +92,7 @@ def test_smollm2s_tokeniser_frames_nothing_and_writes_digits_apart() -> None:
     assert (again.hash, again.specials, again.config) == (tokenizer.hash, tokenizer.specials, tokenizer.config)
 
 
-@needs_data
+@needs_data("tokenizer-vectors")
 def test_llama_2s_vocabulary_opens_a_text_and_keeps_its_special_ids() -> None:
     tokenizer = read_tokenizer(GGUFFile(VECTORS / "ggml-vocab-llama-spm.gguf").metadata)
     assert (tokenizer.bos, tokenizer.eos, tokenizer.unk, tokenizer.vocab) == (1, 2, 0, 32000)
@@ -257,7 +257,7 @@ def test_special_and_byte_tokens_are_no_product_of_merging() -> None:
         assert tokenizer.decode(tokenizer.encode(name)) == name
 
 
-@needs_data
+@needs_data("tokenizer-vectors", "tinyshakespeare")
 def test_llama_2s_pieces_are_merged_in_the_order_of_their_scores() -> None:
     metadata, chooser = GGUFFile(VECTORS / "ggml-vocab-llama-spm.gguf").metadata, random.Random(0)
     tokenizer = read_tokenizer(metadata)

@@ -21,7 +21,7 @@ from hornbook import run as runs
 from hornbook.checkpoint import load
 from hornbook.cli import main
 from hornbook.config import Import
-from hornbook.errors import UserError
+from hornbook.errors import UserError, WorkError
 from hornbook.exchange import import_model
 from hornbook.formats.sources import published
 from hornbook.formats.weights import Stored, open_weights
@@ -220,7 +220,7 @@ def test_what_does_not_arrive_whole_is_not_kept(fault: str, tmp_path: Path, monk
         save_file(tensors, folder / "model.safetensors")
 
     monkeypatch.setattr(exchange, "save_model", faulty)
-    with pytest.raises(UserError, match=r"did not arrive whole: logits differ by|could not write .*No space left"):
+    with pytest.raises(WorkError, match=r"did not arrive whole: logits differ by|could not write .*No space left"):
         import_model(Import(str(tmp_path / "folder"), str(tmp_path / "out")))
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

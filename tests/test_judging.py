@@ -11,12 +11,13 @@ import pytest
 
 from hornbook.config import Evaluate
 from hornbook.errors import UserError
-from hornbook.evaluation.judging import judge, put
-from hornbook.evaluation.mistakes import details
+from hornbook.evaluation.judging import Judged, judge, put
+from hornbook.evaluation.mistakes import details, is_right, mistakes
 from hornbook.evaluation.wanted import settled
 from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
-from hornbook.tasks import Asked, Dialogue, Labelled, LastWord, Preference, Source, Task, open_task
+from hornbook.scoring.choices import score_choice
+from hornbook.tasks import Asked, Choice, Dialogue, Labelled, LastWord, Preference, Source, Task, open_task
 from hornbook.training.finetune import finetune
 from test_finetune import jsonl, reviews, settings
 from test_lessons import ASKED, talker
@@ -156,3 +157,26 @@ def test_a_file_that_has_changed_or_is_gone_is_spoken_of(tmp_path: Path, capsys:
     data.unlink()
     with pytest.raises(UserError, match=r"reviews\.csv, from which .* was taught, is gone: name a file"):
         settled(Evaluate(str(tmp_path / "run")))
+
+
+def judged_by(kind: type, headline: str, examples: list[Any], outputs: list[Any], score: Any) -> Judged:
+    return Judged(Task("t", kind, lambda split: iter(()), score, headline), "test", examples, outputs)
+
+
+def test_a_choice_is_a_mistake_by_the_figure_that_stands_above() -> None:
+    """The second ending has less probability in all, and more a character."""
+    examples = [Choice("I eat", ("rocks", "bread and butter"), answer) for answer in (0, 1)]
+    found = judged_by(Choice, "accuracy_per_character", examples, [[(-5.0, 1), (-8.0, 3)]] * 2, score_choice)
+    assert found.headline == 0.5
+    assert [is_right(found, i) for i in range(2)] == [False, True]
+    (worst,) = mistakes(found, 5)
+    assert (worst["truth"], worst["prediction"]) == ("rocks", "bread and butter")
+    assert worst["confidence"] == "0.500 nats a character more"
+
+
+@pytest.mark.parametrize(("mark", "best"), [("rougeLsum", 1.0), ("sentence_chrf", 100.0)])
+def test_a_text_that_is_as_it_should_be_is_no_mistake(mark: str, best: float) -> None:
+    examples = [Asked({"source": "eins"}, "one", ("one",)), Asked({"source": "zwei"}, "two", ("two",))]
+    found = judged_by(Asked, mark, examples, ["one", "too"], lambda e, o: {mark: best if e.answer == o else best / 2})
+    assert [is_right(found, i) for i in range(2)] == [True, False]
+    assert [worst["output"] for worst in mistakes(found, 5)] == ["too"]

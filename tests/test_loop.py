@@ -7,7 +7,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from helpers import tiny_model
-from hornbook.config import Train
+from hornbook.config import Evaluate, Inspect, Ladder, Plan, Train
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.run import read_log
@@ -123,9 +123,12 @@ def test_of_equal_figures_the_lower_loss_makes_the_best() -> None:
 def test_a_loss_that_is_no_number_read_late_still_ends_the_run_before_it_is_saved() -> None:
     one = engine()
     poison(one, {4})
+    told = Steps(one)
+    every = dataclasses.replace(SETTINGS, eval_every=5)
     with pytest.raises(UserError, match=r"the loss became nan at step 5 \(batch 4\); checkpoints, if .* are whole"):
-        run(one, 9, late=True, eval_every=5)
-    assert Steps().saved == []
+        fit(one, told, every, 9, State(), told.watch)  # type: ignore[arg-type]
+    assert told.saved == []
+    assert [step for step, *_ in told.told] == [1, 2, 3, 4]
 
 
 def test_a_refused_step_is_left_out_and_told_with_its_batch() -> None:
@@ -357,6 +360,23 @@ def test_parts_that_do_not_divide_the_batch_are_refused(text_folder: Path, tmp_p
 def test_a_word_that_a_setting_does_not_know_is_answered_with_the_nearest(given: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=re.escape(told)):
         Train("rnn", **given)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: Inspect("x", "The fox", pictures="out", picture=("lenz",)), "unknown --picture 'lenz'"),
+        (lambda: Inspect("x", "The fox", pictures="out", picture="lens"), "picture=('lens',)"),
+        (lambda: Evaluate("x", text="The fox"), "text takes several values: write text=('The fox',)"),
+        (lambda: Evaluate("x", split="dev"), "unknown --split 'dev'"),
+        (lambda: Plan("x", "1B", parallel="shrad"), "unknown --parallel 'shrad'. Did you mean 'shard'"),
+        (lambda: Ladder(rungs="bigram"), "rungs takes several values: write rungs=('bigram',)"),
+        (lambda: Train("rnn", timeout=math.inf), "--timeout is inf: it must be at most 1e9 seconds"),
+    ],
+)
+def test_what_python_gives_is_checked_as_what_is_typed(made: Callable[[], Any], told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        made()
 
 
 def test_settings_know_what_they_cannot_be() -> None:

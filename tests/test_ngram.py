@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.layers.ngram_counts import FALLBACK_DISCOUNTS, count_ngrams, estimate_discounts
 from hornbook.models.ngram import SIZES, NGram, NGramConfig
@@ -339,11 +340,10 @@ def test_what_cannot_be_counted_is_refused():
         NGram(NGramConfig("ngram", vocab=4, smoothing="arpa")).fit(np.array([1]))
 
 
+@needs_data("wikitext-2")
 @pytest.mark.parametrize(("order", "perplexity"), [(3, 247.66), (5, 239.98)])
 def test_wikitext_perplexity_is_that_of_kenlm(order, perplexity):
     """lmplz's figures: tokenised WikiText-2, blank lines dropped, a sentence a line, <unk> an ordinary word."""
-    if "HORNBOOK_DATA" not in os.environ:
-        pytest.skip("HORNBOOK_DATA names no folder with wikitext-2")
     ids: dict[str, int] = {"</s>": SEP, "KenLM's own unknown word": 1}
     streams = []
     for part in ("train.txt", "valid.txt"):

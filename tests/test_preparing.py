@@ -191,6 +191,7 @@ def test_a_preparation_that_is_killed_is_carried_on(
     command += [f"--part-size={SIZE}", "--workers=1"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     wait_for(lambda: len(list(out.glob("train/*.json"))) > 1, process)
+    assert process.poll() is None, "it was done before it could be killed"
     process.kill()
     process.wait()
     assert not (out / "corpus.json").exists()

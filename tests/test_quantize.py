@@ -433,6 +433,8 @@ def test_equal_matrices_of_all_blocks_are_told_together() -> None:
     assert row.worst == max(layer.worst for layer in up)
     norms = sum(layer.norm**2 for layer in up)
     assert row.error**2 == pytest.approx(sum((layer.error * layer.norm) ** 2 for layer in up) / norms)
+    rest = [layer for layer in found if "blocks.1." not in layer.name]
+    assert "blocks.0,2.mlp.up" in {row.name for row in together(rest)}
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bert", "rnn_attention"])

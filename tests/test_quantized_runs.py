@@ -22,8 +22,9 @@ from hornbook import compression, models
 from hornbook.adapt.quantization import dequantize, quantize
 from hornbook.checkpoint import load, save_model
 from hornbook.cli import main
-from hornbook.config import GROUPS, Evaluate, Inspect, Quantization
-from hornbook.errors import UserError
+from hornbook.compression import target_of
+from hornbook.config import GROUPS, Evaluate, Inspect, Quantization, Quantize
+from hornbook.errors import UserError, WorkError
 from hornbook.evaluation.measure import measure
 from hornbook.formats.coded import parse_quantization, spelled_quantization
 from hornbook.formats.filling import build_empty
@@ -379,6 +380,16 @@ def test_quantize_says_what_is_wrong_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ngram", "out", "x"]
 
 
+def test_what_is_made_of_a_checkpoint_lies_beside_the_run_which_deletes_what_is_old(run: Path) -> None:
+    part = run / "checkpoints" / "000500"
+    part.mkdir(parents=True)
+    (run / "train.json").write_text("{}")
+    assert target_of(Quantize(str(part), "int8")) == run.parent / "x-000500-int8"
+    assert target_of(Quantize(str(run), "int8")) == run.parent / "x-int8"
+    (run / "train.json").unlink()  # a folder of that name that is no run's
+    assert target_of(Quantize(str(part.parent), "int8")) == run / "checkpoints-int8"
+
+
 def test_a_folder_that_would_not_come_back_the_same_is_not_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def other(folder: Path) -> Any:
         model = load(folder)
@@ -386,7 +397,7 @@ def test_a_folder_that_would_not_come_back_the_same_is_not_kept(run: Path, monke
         return model
 
     monkeypatch.setattr(compression, "load", lambda place, *rest, **more: (other if place != run else load)(place))
-    with pytest.raises(UserError, match="did not come back the same: nothing was kept"):
+    with pytest.raises(WorkError, match="did not come back the same: nothing was kept"):
         hornbook.quantize(str(run), "int8")
     assert [path.name for path in run.parent.iterdir()] == ["x"]
 

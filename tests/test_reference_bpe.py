@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers import needs_data
 from hornbook.text import reference_bpe
 from hornbook.text.byte_alphabet import unspell
 from hornbook.text.reference_bpe import encode, merged, train
 from hornbook.text.tokenizer_training import train_tokenizer
 
 DATA = Path(os.environ.get("HORNBOOK_DATA", "."))
-needs_data = pytest.mark.skipif("HORNBOOK_DATA" not in os.environ, reason="HORNBOOK_DATA names no folder of corpora")
 
 TEXT = (
     "The hornbook taught the letters; the letters taught the words, the words the books.\n" * 3
@@ -57,7 +57,7 @@ def test_merging_joins_from_left_to_right_without_overlap():
     assert merged((b"a", b"b", b"a", b"b", b"c"), (b"a", b"b")) == (b"ab", b"ab", b"c")
 
 
-@needs_data
+@needs_data("bpe-reference")
 def test_ties_to_the_greater_pair_give_the_reference_merges():
     text = (DATA / "bpe-reference" / "corpus.en").read_text(encoding="utf-8")
     lines = (DATA / "bpe-reference" / "train-bpe-reference-merges.txt").read_text(encoding="utf-8").splitlines()
@@ -65,7 +65,7 @@ def test_ties_to_the_greater_pair_give_the_reference_merges():
     assert train([text], 500 - 256 - 1, ties="greater bytes") == expected
 
 
-@needs_data
+@needs_data("bpe-reference")
 @pytest.mark.parametrize("vocab", [500, 1500])
 def test_ties_to_the_smaller_ids_give_the_librarys_merges_on_real_text(vocab):
     text = (DATA / "bpe-reference" / "corpus.en").read_text(encoding="utf-8")

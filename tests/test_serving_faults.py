@@ -344,14 +344,16 @@ def test_bytes_that_are_no_text_in_paths_and_headers_are_refused() -> None:
         assert server.http.get("/health").status_code == 200
 
 
-def test_a_thousand_connections_are_survived() -> None:
+def test_a_thousand_connections_are_survived(request: pytest.FixtureRequest) -> None:
     import resource
 
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = before[1]
     if hard != resource.RLIM_INFINITY and hard < 3000:
         pytest.skip("the system does not let this process hold 1,000 connections from both sides")
     with running({"m": rung("ngram")}, connections=900) as server:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3000, hard))
+        request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(3000, before[0]), hard))
         lines = [socket.create_connection(server.address, timeout=30) for _ in range(1000)]
         until(lambda: len(server.server.server_state.connections) == 900)
         lines[999].settimeout(5)
@@ -491,7 +493,7 @@ def test_serve_outlives_its_folders_and_ends_by_sigterm(folders: Path, tmp_path:
         assert all(json.loads(line)["event"] for line in lines[begun:])
 
 
-@pytest.mark.parametrize("grace", ["20", "0.1"])
+@pytest.mark.parametrize("grace", ["120", "0.1"])
 def test_sigterm_under_load_lets_answers_finish_until_the_deadline(folders: Path, grace: str) -> None:
     with process(str(folders / "llama"), "--grace", grace, "--rows", "4") as (server, url):
         client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
@@ -512,11 +514,11 @@ def test_sigterm_under_load_lets_answers_finish_until_the_deadline(folders: Path
             found = [pool.submit(ask, k % 2 == 0) for k in range(16)]
             until(lambda: waiting() >= 10)
             server.send_signal(signal.SIGTERM)
-            ends = [future.result(timeout=60) for future in found]
-        assert set(ends) == {"length"} if grace == "20" else "told" in ends and set(ends) <= {"told", "length"}
+            ends = [future.result(timeout=150) for future in found]
+        assert set(ends) == {"length"} if grace == "120" else "told" in ends and set(ends) <= {"told", "length"}
         with pytest.raises(openai.APIConnectionError):
             client.models.list()
-        _, err = server.communicate(timeout=20)
+        _, err = server.communicate(timeout=60)
         assert server.returncode == 0, err
 
 
@@ -574,8 +576,7 @@ def test_64_streams_at_a_time_get_their_own_texts_fairly_in_bounded_memory(secon
         before = machine.resident_memory()
         got = asyncio.run(load(server, wanted, seconds))
         assert machine.resident_memory() - before < 60e6
-        assert min(got) > 0
-        assert seconds < 60 or min(got) > 0.5 * max(got)
+        assert min(got) > (0.5 if seconds > 60 else 0.2) * max(got)
         assert server.open_answers() == 0
         assert not server.site.cases
 

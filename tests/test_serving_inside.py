@@ -81,6 +81,7 @@ def test_a_template_that_does_not_end_is_one_line_and_the_server_goes_on(monkeyp
         monkeypatch.setattr(rendering, "PATIENCE", 1.0)
         for path in ("/v1/chat/render", "/v1/chat/completions"):
             refused(post(server, path, model="endless", messages=HELLO), "chat template does not work: it ran for more")
+        monkeypatch.setattr(rendering, "PATIENCE", 20.0)  # a busy machine may start the next process slowly
         assert post(server, "/v1/chat/render", model="rnn", messages=HELLO).status_code == 200
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
 import re
+import signal
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hornbook import machine
+from hornbook import lock, machine, train
 from hornbook.cli import main
 from hornbook.config import Sweep, Train
-from hornbook.errors import PassingError, UserError
+from hornbook.errors import PassingError, UserError, WorkError
 from hornbook.lock import Lock
 from hornbook.report.sweep_page import render_sweep, sweep_table
 from hornbook.run import read_log
@@ -43,7 +47,7 @@ class Fake:
         place = int(Path(str(settings.out)).name)
         Path(str(settings.out)).mkdir(parents=True, exist_ok=True)
         if place in self.fail:
-            raise UserError("the loss is no number")
+            raise WorkError("the loss is no number")
         if place in self.stop:
             self.stop.discard(place)
             raise Interrupted
@@ -85,7 +89,7 @@ def asked(text_folder: Path, tmp_path: Path) -> dict[str, Any]:
         ("batch=8,16,auto", Dimension("batch", (8, 16, "auto"))),
         ("schedule=wsd,cosine", Dimension("schedule", ("wsd", "cosine"))),
         ("apart=true,false", Dimension("apart", (True, False))),
-        ("data=../a,../b", Dimension("data", ("../a", "../b"))),
+        ("tokenizer=../a,../b", Dimension("tokenizer", ("../a", "../b"))),
     ],
 )
 def test_a_spec_is_read(spec: str, wanted: Dimension) -> None:
@@ -112,12 +116,33 @@ def test_a_spec_is_read(spec: str, wanted: Dimension) -> None:
         (("lr=1e-4,1e-3", "lr=1,2"), "names lr twice"),
         (("batch=0,8",), "--batch is 0: it must be above 0"),
         (("dropout=0.0..1.0",), "below 1"),
+        (("data=../a,../b",), "scores on different texts cannot be compared"),
+        (("order=3,5",), "rnn has no --order"),
+        (("model=rnn,lama-tiny",), "unknown"),
+        (("lora=4,8",), "--lora adapts a model that has learnt something"),
+        (("rows=3,5",), "--batch 16 cannot be divided into parts of --rows 3"),
     ],
 )
 def test_what_cannot_be_swept_over_is_told_in_one_line(over: tuple[str, ...], told: str) -> None:
     with pytest.raises(UserError, match=re.escape(told)) as caught:
         space(Sweep("rnn", over=over))
     assert "\n" not in str(caught.value)
+
+
+def test_values_are_refused_that_go_with_none_of_the_others_and_not_those_that_go_with_one() -> None:
+    assert len(space(Sweep("gpt2-tiny", over=("heads=3,4", "dim=96,128")))) == 2  # 128 goes with 4 alone
+    with pytest.raises(UserError, match="--dim 100 cannot be divided among 3 heads"):
+        space(Sweep("gpt2-tiny", over=("heads=3,6", "dim=96,100")))
+
+
+def test_settings_that_need_each_other_may_be_swept_over_together(text_folder: Path, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    tiny = {"tokenizer": "bytes", "context": 16, "layers": 1, "dim": 16, "steps": 2, "compile": "no"}
+    train("gpt2-tiny", data=str(text_folder), out=run, heads=2, mlp=16, **tiny)
+    given = Sweep(run, data=str(text_folder), over=("lora=4,8", "lora-alpha=8,16"), steps=2)
+    assert [one.name for one in space(given)] == ["lora", "lora_alpha"]
+    with pytest.raises(UserError, match="belong to --lora RANK"):
+        space(Sweep(run, data=str(text_folder), over=("lora-alpha=8,16",), steps=2))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +211,107 @@ def test_a_sweep_of_which_nothing_worked_says_why(fake: Fake, asked: dict[str, A
     fake.fail = {0, 1, 2, 3}
     with pytest.raises(UserError, match="all 4 trials failed; the first: the loss is no number"):
         sweep(Sweep(**asked))
+
+
+def test_what_is_refused_of_the_defaults_ends_a_sweep_and_costs_no_trial(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(settings: Train, callbacks: list[Callback]) -> dict[str, Any]:
+        raise UserError("the text is too short")
+
+    monkeypatch.setattr(trials, "train_alone", refused)
+    for _ in range(4):
+        with pytest.raises(UserError, match="the text is too short") as caught:
+            sweep(Sweep(**asked))
+        assert caught.value.code == 2
+    monkeypatch.setattr(trials, "train_alone", fake)
+    assert [trial["state"] for trial in sweep(Sweep(**asked))["trials"]] == ["done"] * 4
+
+
+def test_a_trial_that_is_scored_in_another_unit_is_not_compared(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mixed(settings: Train, callbacks: list[Callback]) -> dict[str, Any]:
+        fake(settings, callbacks)
+        words = settings.tokenizer == "word"
+        return {"validation": {"nats": 10.0, "targets": 100} if words else {"bits_per_byte": 2.0}}
+
+    monkeypatch.setattr(trials, "train_alone", mixed)
+    found = sweep(Sweep(**asked | {"over": ("tokenizer=bpe,word",), "trials": 6, "prune": "none"}))
+    states = {trial["settings"]["tokenizer"]: trial["state"] for trial in found["trials"]}
+    assert states == {"bpe": "done", "word": "failed"}
+    assert found["unit"] == "bits per byte"
+    assert {trial["why"] for trial in found["trials"]} == {
+        "",
+        "it is scored in nats a token, and others in bits per byte, which cannot be compared",
+    }
+
+
+def test_a_study_that_cannot_be_written_ends_a_sweep_in_a_line_and_costs_no_trial(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    sweep(Sweep(**asked | {"trials": 1}))
+    for _ in range(4):
+        with monkeypatch.context() as patched:
+            patched.setattr(optuna.trial.Trial, "report", full)
+            with pytest.raises(PassingError, match=r"cannot work with .*study.db: database or disk is full"):
+                sweep(Sweep(**asked))
+    assert [trial["state"] for trial in sweep(Sweep(**asked))["trials"]] == ["done"] * 4
+
+
+def test_a_damaged_study_is_told_of_in_a_line(fake: Fake, asked: dict[str, Any]) -> None:
+    sweep(Sweep(**asked | {"trials": 1}))
+    (Path(asked["out"]) / "study.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(PassingError, match="file is not a database"):
+        sweep(Sweep(**asked))
+
+
+@pytest.mark.parametrize("name", ["{a}", "what?", "a%20b", "a#b c"])
+def test_a_folder_may_have_any_name(name: str, fake: Fake, asked: dict[str, Any], tmp_path: Path) -> None:
+    sweep(Sweep(**asked | {"out": str(tmp_path / name), "trials": 2}))
+    assert [path.name for path in tmp_path.rglob("study.db")] == ["study.db"]
+    assert (tmp_path / name / "study.db").exists()
+
+
+def test_several_workers_need_a_text_in_a_file_and_a_folder_that_can_be_locked(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="standard input"):
+        sweep(Sweep(**asked | {"data": "-", "workers": 2}))
+
+    def without(handle: int) -> bool:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(lock, "locked", without)
+    with pytest.raises(UserError, match="only one worker"):
+        sweep(Sweep(**asked | {"workers": 2}))
+    assert len(sweep(Sweep(**asked | {"trials": 2}))["trials"]) == 2
+
+
+def test_being_terminated_outside_of_training_is_no_death(
+    fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(settings: Train, callbacks: list[Callback]) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(4):
+        with monkeypatch.context() as patched:
+            patched.setattr(trials, "train_alone", terminated)
+            with pytest.raises(KeyboardInterrupt):
+                sweep(Sweep(**asked))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [trial["state"] for trial in sweep(Sweep(**asked))["trials"]] == ["done"] * 4
+
+
+def test_the_page_has_a_place_for_a_default_that_is_written_otherwise(fake: Fake, asked: dict[str, Any]) -> None:
+    found = sweep(Sweep(**asked | {"over": ("clip=0,1",), "clip": 1}))
+    assert len([trial for trial in found["trials"] if trial["state"] == "done"]) == 4
 
 
 def test_what_is_worse_than_the_median_ends_early_but_never_the_defaults(fake: Fake, asked: dict[str, Any]) -> None:
@@ -300,10 +426,10 @@ def test_a_trial_whose_run_is_locked_is_left_alone(fake: Fake, asked: dict[str, 
     fake.stop = {1}
     with pytest.raises(Interrupted):
         sweep(Sweep(**asked))
-    lock = Lock(Path(asked["out"]) / "trials" / "001")
-    lock.take()
+    held = Lock(Path(asked["out"]) / "trials" / "001")
+    held.take()
     assert sweep(Sweep(**asked))["trials"][1]["state"] == "at work"
-    lock.free()
+    held.free()
     assert sweep(Sweep(**asked))["trials"][1]["state"] == "done"
 
 
@@ -321,8 +447,17 @@ def test_several_workers_do_all_trials_though_one_of_them_is_killed(
         yield from looks
 
     monkeypatch.setattr(workers, "by_processes", weakened)
+    parent = workers.work
+
+    def last(given: Sweep) -> dict[str, Any]:  # what the parent does when they have ended: of four trials not all
+        done = [t.state.is_finished() for t in places(open_study(given, folder)).values()]
+        assert sum(done) >= 3, "the worker that was left did no trials"
+        return parent(given)
+
+    monkeypatch.setattr(workers, "work", last)
     found = sweep(settings)
-    assert "ended with -9" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.count("ended with") == told.count("ended with -9") == 1
     assert [trial["state"] for trial in found["trials"]] == ["done"] * 4
     assert any((folder / workers.LOGS / f"{number}.log").exists() for number in range(2))
 

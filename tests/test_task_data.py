@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.tasks import (
     SPLITS,
@@ -40,7 +41,6 @@ from hornbook.text import hub
 from hornbook.text import imdb as imdb_text
 
 DATA = os.environ.get("HORNBOOK_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="HORNBOOK_DATA names no folder of corpora")
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -593,7 +593,7 @@ def test_without_a_network_one_line_names_both_ways(fake: FakeHub, name: str, sp
 # --- published sets, from a folder
 
 
-@needs_data
+@needs_data("imdb")
 def test_imdb_at_hand_has_its_halves_and_leaks_nothing() -> None:
     found = parts(open_task("imdb"))
     assert len(found["test"]) == 25_000
@@ -605,7 +605,7 @@ def test_imdb_at_hand_has_its_halves_and_leaks_nothing() -> None:
         assert 0.4 < sum(example.label == "positive" for example in part[:500]) / 500 < 0.6
 
 
-@needs_data
+@needs_data("cnn-dailymail")
 def test_the_sample_of_cnn_dailymail_is_divided_by_article() -> None:
     found = parts(open_task("cnn-dailymail"))
     assert [len(part) for part in found.values()] == [900, 100, 100]
@@ -613,7 +613,7 @@ def test_the_sample_of_cnn_dailymail_is_divided_by_article() -> None:
     assert parts(open_task("cnn-dailymail", Source(seed=5))) == found
 
 
-@needs_data
+@needs_data("multi30k")
 @pytest.mark.parametrize(("year", "count"), [("2016", 1000), ("2017", 1000), ("2018", 1071)])
 def test_multi30k_at_hand_has_its_published_splits(year: str, count: int) -> None:
     found = parts(open_task("multi30k", Source(options={"year": year})))
@@ -622,7 +622,7 @@ def test_multi30k_at_hand_has_its_published_splits(year: str, count: int) -> Non
         assert found["train"][0].answer == "Two young, White males are outside near many bushes."
 
 
-@needs_data
+@needs_data("xquad")
 def test_xquad_at_hand_has_the_same_articles_in_a_split_of_every_language() -> None:
     english = parts(open_task("xquad"))
     assert sum(map(len, english.values())) == 1190
@@ -631,7 +631,7 @@ def test_xquad_at_hand_has_the_same_articles_in_a_split_of_every_language() -> N
     assert {split: len(part) for split, part in german.items()} == {s: len(part) for s, part in english.items()}
 
 
-@needs_data
+@needs_data("lambada")
 def test_lambada_at_hand_has_every_passage_whole() -> None:
     found = list(open_task("lambada").examples("test"))
     assert len(found) == 5153
@@ -640,7 +640,7 @@ def test_lambada_at_hand_has_every_passage_whole() -> None:
         assert [json.loads(line)["text"] for line in file] == [f"{passage.prompt} {passage.word}" for passage in found]
 
 
-@needs_data
+@needs_data("instruct")
 @pytest.mark.parametrize(
     ("file", "task", "count"),
     [

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import hornbook
-from helpers import tiny_config, tiny_model
+from helpers import needs_data, tiny_config, tiny_model
 from hornbook import models
 from hornbook.checkpoint import save_model
 from hornbook.commands import evaluate as evaluate_command
@@ -31,7 +31,6 @@ from hornbook.text import published
 from hornbook.text.tokenizer_training import train_tokenizer
 
 DATA = os.environ.get("HORNBOOK_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="HORNBOOK_DATA names no folder of corpora")
 
 ROOF = {
     "ind": 24,
@@ -297,7 +296,7 @@ def test_the_published_file_is_downloaded_with_its_hash(tmp_path: Path, monkeypa
     assert asked[0][1].startswith("0aa3b88843990f3f")
 
 
-@needs_data
+@needs_data("hellaswag")
 def test_the_sample_at_hand_has_a_thousand_items() -> None:
     for split in ("train", "validation"):
         found = list(items(split))

@@ -12,6 +12,7 @@ import tiktoken
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.text import fast as fast_module
 from hornbook.text.byte_alphabet import BYTE_OF, CHAR_OF
@@ -22,7 +23,6 @@ from hornbook.text.tokenizer_training import train_tokenizer
 from hornbook.text.tokenizers import Tokenizer, load_tokenizer
 
 DATA = Path(os.environ.get("HORNBOOK_DATA", "."))
-needs_data = pytest.mark.skipif("HORNBOOK_DATA" not in os.environ, reason="HORNBOOK_DATA names no folder of corpora")
 
 TEXT = (
     " \n = The Hornbook = \n \n The hornbook was a primer for children , a <unk> sheet of 26 letters .\n"
@@ -273,7 +273,7 @@ def test_fairseqs_dictionary_renumbers_gpt2s_ids(tmp_path):
     assert (tokenizer.bos, tokenizer.pad, tokenizer.eos, tokenizer.unk, tokenizer.vocab) == (2, 1, 2, 3, 261)
 
 
-@needs_data
+@needs_data("opt-bpe")
 def test_opts_files_give_the_published_ids():
     tokenizer = load_tokenizer(DATA / "opt-bpe")
     text = "The quick brown fox jumps over the lazy dog"
@@ -282,7 +282,7 @@ def test_opts_files_give_the_published_ids():
     assert (tokenizer.bos, tokenizer.pad, tokenizer.eos, tokenizer.unk, tokenizer.vocab) == (2, 1, 2, 3, 50265)
 
 
-@needs_data
+@needs_data("gpt2-bpe", "tokenizer-vectors")
 def test_gpt2_gives_the_expected_ids_of_the_test_vectors():
     tokenizer = load_tokenizer(DATA / "gpt2-bpe")
     file = DATA / "tokenizer-vectors" / "ggml-vocab-gpt-2.gguf"
@@ -295,7 +295,7 @@ def test_gpt2_gives_the_expected_ids_of_the_test_vectors():
     assert fast.encode_batch(texts) == rows[: len(texts)]
 
 
-@needs_data
+@needs_data("gpt2-bpe", "wikitext-2-raw")
 def test_gpt2_equals_tiktoken_built_from_openais_file():
     lines = (DATA / "gpt2-bpe" / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
     singles = {bytes([BYTE_OF[char]]): id for id, char in enumerate(CHAR_OF[byte] for byte in _openai_order())}
@@ -311,7 +311,7 @@ def _openai_order() -> list[int]:
     return sorted(range(256), key=lambda byte: (ord(CHAR_OF[byte]) >= 256, ord(CHAR_OF[byte])))
 
 
-@needs_data
+@needs_data("wikitext-2")
 def test_words_restore_the_whole_tokenised_wikitext():
     text = (DATA / "wikitext-2" / "valid.txt").read_text(encoding="utf-8")
     tokenizer = train_tokenizer("word", [text])

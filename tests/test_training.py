@@ -155,7 +155,7 @@ def test_a_run_folder_is_whole_and_tells_what_was_done(text_folder: Path, tmp_pa
 
 
 def test_an_interrupted_run_carried_on_equals_one_that_never_stopped(text_folder: Path, tmp_path: Path) -> None:
-    flags = ["--steps", "60", "--eval-every", "20", "--dropout", "0.1"]
+    flags = ["--steps", "400", "--eval-every", "100", "--dropout", "0.1"]
     flags += ["--attention", "written-out", "--threads", "1", "--float32-matmul", "highest"]  # which runs may differ in
     flags += [f"--{key}={value}" for key, value in (TINY | {"heads": 2}).items()]
 
@@ -326,8 +326,7 @@ def test_training_stops_early_when_evaluations_stop_improving(text_folder: Path,
 
 
 def test_a_run_is_served_and_summed_up_by_its_best_checkpoint(text_folder: Path, tmp_path: Path) -> None:
-    flags = {"steps": 30, "eval_every": 10, "schedule": "constant", "warmup": 0, "lr": 0.003}
-    train(settings(text_folder, tmp_path / "good", **flags))
+    flags = {"steps": 30, "eval_every": 10, "schedule": "constant", "warmup": 0}
     summary = train(settings(text_folder, tmp_path / "bad", **(flags | {"lr": 0.3})))
     folder = tmp_path / "bad"
     values = {line["step"]: line["validation_loss"] for line in read_log(folder) if "validation_loss" in line}
@@ -345,7 +344,7 @@ def test_an_encoder_trains_on_hidden_tokens_and_is_scored_apart(text_folder: Pat
 
 def test_a_budget_in_minutes_ends_near_it(text_folder: Path, tmp_path: Path) -> None:
     summary = train(settings(text_folder, tmp_path / "run", minutes=0.05))
-    assert summary["seconds"] >= 3
+    assert 3 <= summary["seconds"] < 60  # three seconds, and a step on a machine that is busy
     assert summary["steps"] > 1
 
 

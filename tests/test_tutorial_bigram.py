@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import needs_data
 from hornbook.errors import UserError
 from hornbook.evaluation.tutorial import TutorialBigram, explain, tutorial_bigram
 
@@ -109,9 +110,8 @@ def test_lines_without_pairs_are_refused():
         tutorial_bigram(TRAIN, ["one", "", "word"])
 
 
+@needs_data("wikitext-2")
 def test_on_wikitext_it_equals_plain_dictionaries_digit_for_digit():
-    if "HORNBOOK_DATA" not in os.environ:
-        pytest.skip("HORNBOOK_DATA names no folder with wikitext-2")
     folder = Path(os.environ["HORNBOOK_DATA"]) / "wikitext-2"
     train, validation = (
         (folder / f"{part}.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")

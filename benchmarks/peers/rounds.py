@@ -17,7 +17,7 @@ from hornbook.atomic import write_json
 from hornbook.progress import duration
 
 USUAL_SECONDS = 45.0
-"""What a run takes, until one has shown it."""
+"""What a run takes besides the minutes that it is given, until one has shown it."""
 
 
 @dataclass
@@ -78,11 +78,11 @@ def carry_on(
 
 
 def estimate(todo: list[Any], kept: Kept) -> float:
-    """Seconds for the runs to do: as long as the same took before."""
+    """Seconds for the runs to do: as long as the same took before; before any, the minutes that an entry names."""
 
     def one(entry: Any) -> float:
         known = [run["wall_seconds"] for run in kept.of(*entry[1:])]
-        return statistics.median(known) if known else USUAL_SECONDS
+        return statistics.median(known) if known else 60 * getattr(entry, "minutes", 0) + USUAL_SECONDS
 
     return sum(map(one, todo))
 

@@ -242,10 +242,13 @@ def sweep(model: str, over: Sequence[str], **fields: Any) -> dict[str, Any]:
 
 
 def plant(mistake: str, model: LanguageModel) -> AbstractContextManager[Any]:
-    """`with hornbook.plant("no-mask", model):` has a mistake of the museum in the model, or in what is done with it."""
+    """`with hornbook.plant("no-mask", model):` has a mistake of the museum in the model, or in what is done with it.
+
+    UserError for a model that lacks the part in which it is made.
+    """
     from hornbook.mistakes import find
 
-    return find(mistake).plant(model)
+    return find(mistake).planted(model)
 
 
 def climb(**fields: Any) -> list[Rung]:

@@ -20,7 +20,7 @@ from hornbook.atomic import refuse_existing, write_json
 from hornbook.checkpoint import load, save_model
 from hornbook.config import Evaluate, Quantization, Quantize
 from hornbook.data.sources import open_source
-from hornbook.errors import UserError
+from hornbook.errors import WorkError
 from hornbook.evaluation.measure import measure, measure_encoder
 from hornbook.exchange import answers, batch_size, delivered, difference, generation_settings
 from hornbook.formats.coded import read_quantization
@@ -30,6 +30,7 @@ from hornbook.formats.peft_base import is_adapter
 from hornbook.formats.sources import locate
 from hornbook.layers.model import LanguageModel
 from hornbook.progress import say
+from hornbook.run import CHECKPOINTS
 
 READ = 512
 """Tokens of a text that are read to count outliers among activations."""
@@ -87,13 +88,16 @@ def quantize_run(settings: Quantize) -> Compressed:
 
 
 def target_of(settings: Quantize) -> Path:
-    """The folder to write: beside the run where none is named, in runs/ for a name of the Hub."""
+    """The folder to write: beside the run where none is named (of one of its checkpoints too), in runs/ for a name of
+    the Hub."""
     if settings.out is not None:
         return Path(settings.out).expanduser()
     path = Path(settings.run).expanduser()
     if not path.exists():
         return Path("runs") / f"{settings.run.removeprefix('hf:').split('/')[-1].split('@')[0]}-{settings.kind}"
     path = path.resolve() if path.name in ("", "..") else path
+    if path.parent.name == CHECKPOINTS and (path.parents[1] / "train.json").exists():  # where a run deletes what is old
+        path = path.parents[1].with_name(f"{path.parents[1].resolve().name}-{path.name}")
     return path.with_name(f"{path.stem if path.is_file() else path.name}-{settings.kind}")
 
 
@@ -130,11 +134,11 @@ def bytes_of(model: LanguageModel) -> int:
 
 
 def compared(model: LanguageModel, again: LanguageModel) -> str:
-    """How the copy agrees; UserError where it is not the same bit for bit."""
+    """How the copy agrees; WorkError where it is not the same bit for bit."""
     ours, theirs = model.state_dict(), again.state_dict()
     if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
-        raise UserError("what was written did not come back the same: nothing was kept")
+        raise WorkError("what was written did not come back the same: nothing was kept")
     logits = answers(model)
     if apart := difference(logits, answers(again)):
-        raise UserError(f"what was written gives other logits, by {apart:.3g}: nothing was kept")
+        raise WorkError(f"what was written gives other logits, by {apart:.3g}: nothing was kept")
     return f"every tensor and {batch_size(logits)} bit-identical"

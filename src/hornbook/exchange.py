@@ -22,7 +22,7 @@ from hornbook.adapt.quantization import dequantize
 from hornbook.atomic import folder_written_aside, refuse_existing, written_aside
 from hornbook.checkpoint import DTYPES, load, save_model
 from hornbook.config import Export, Import
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError, WorkError
 from hornbook.formats.arpa import LN10, ZERO, read_arpa, spelled, write_arpa
 from hornbook.formats.config_json import read_config
 from hornbook.formats.filling import build_empty
@@ -74,7 +74,7 @@ def import_model(settings: Import) -> Arrival:
         del model
         apart = difference(before, answers(load(aside, dtype=settings.dtype)))
         if apart:
-            raise UserError(f"{settings.source} did not arrive whole: logits differ by {apart:.3g}; nothing was kept")
+            raise WorkError(f"{settings.source} did not arrive whole: logits differ by {apart:.3g}; nothing was kept")
     return Arrival(told, f"verified on arrival: {batch_size(before)} bit-identical to the source's", target)
 
 
@@ -152,7 +152,7 @@ def to_arpa(model: LanguageModel, target: Path) -> str:
         floor = ZERO * LN10
         before, after = model(tokens)[..., ours].clamp(min=floor), again(same[tokens])[..., theirs].clamp(min=floor)
         if not (apart := difference(before, after)) <= ARPA_CLOSE:
-            raise UserError(f"{target} did not arrive whole: log-probabilities differ by {apart:.3g}; it was not kept")
+            raise WorkError(f"{target} did not arrive whole: log-probabilities differ by {apart:.3g}; it was not kept")
         return f"{batch_size(before)} within {apart:.1g} nats, the file's rounding"
 
 
@@ -173,17 +173,17 @@ def spelled_out(token: str) -> str:
 def compared(
     model: LanguageModel, again: LanguageModel, kind: str, expected: Callable[[Tensor], Iterator[Tensor]]
 ) -> str:
-    """How a copy agrees. UserError where a tensor is none of those that are `expected` of it, or where all tensors are
+    """How a copy agrees. WorkError where a tensor is none of those that are `expected` of it, or where all tensors are
     the same and logits are not."""
     written, exact = again.state_dict(), True
     for name, tensor in model.state_dict().items():
         if not any(torch.equal(written[name], rounded) for rounded in expected(tensor)):
-            raise UserError(f"the tensor '{name}' did not arrive as {kind} rounds it: nothing was kept")
+            raise WorkError(f"the tensor '{name}' did not arrive as {kind} rounds it: nothing was kept")
         exact = exact and torch.equal(written[name], tensor)
     before = answers(model, min(32, again.config.context))  # GGUF has the window, where there is one, as its context
     apart = difference(before, answers(again))
     if exact and apart:
-        raise UserError(f"the copy is not whole: its logits differ by {apart:.3g}; nothing was kept")
+        raise WorkError(f"the copy is not whole: its logits differ by {apart:.3g}; nothing was kept")
     if exact:
         return f"every tensor and {batch_size(before)} bit-identical"
     spread = float(before[before.isfinite()].std())
@@ -217,12 +217,12 @@ def refuse_overflow(model: LanguageModel) -> None:
 
 @contextmanager
 def delivered(target: Path) -> Iterator[Path]:
-    """A folder aside that takes its name at the end; a UserError, and nothing left, where the disk does not hold it."""
+    """A folder aside that takes its name at the end; PassingError, and nothing left, where a disk does not hold it."""
     try:
         with folder_written_aside(target) as aside:
             yield aside
     except (OSError, SafetensorError) as error:
-        raise UserError(f"could not write {target} ({error}): nothing was left there") from error
+        raise PassingError(f"could not write {target} ({error}): nothing was left there") from error
 
 
 @torch.inference_mode()

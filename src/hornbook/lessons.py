@@ -11,11 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.packing import Piece
 from hornbook.errors import UserError, listing
 from hornbook.generation.stream import prompt_ids
+from hornbook.layers import class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.tasks import Asked, Choice, Dialogue, Labelled, LastWord, Message, Preference, Task
 from hornbook.text.chat import chat_ids, with_template
@@ -130,7 +132,9 @@ class Lessons:
                 f"the label {example.label!r} is none that this model was taught: {listing(self.config.labels, 20)}"
             )
         targets = np.full(len(ids), NO_TARGET, np.int32)
-        targets[-1 if self.model.causal else 0] = self.config.labels.index(example.label)
+        row = torch.tensor([ids])
+        place = int(class_head.judged_places(row, torch.ones_like(row), self.model.causal)[0])
+        targets[place] = self.config.labels.index(example.label)
         return Piece(np.array(ids, np.int32), targets)
 
     def opened(self, ids: list[int]) -> list[int]:

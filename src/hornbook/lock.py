@@ -30,6 +30,8 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.excludes = True
+        """Whether it keeps others out, as far as is known: not on a file system without locks."""
         self._free: weakref.finalize | None = None
 
     def take(self) -> None:
@@ -44,7 +46,7 @@ class Lock:
             free = locked(handle)
         except OSError as error:
             say(f"{self.folder} cannot be locked ({error.strerror}): see to it that nothing else trains into it")
-            free = True
+            free, self.excludes = True, False
         if not free:
             told = holder(handle)
             os.close(handle)

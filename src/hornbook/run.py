@@ -48,7 +48,11 @@ SNAPSHOTS = "snapshots"
 """The folder in a run's of models as they were at many steps, by step."""
 FOUND_RATES = ("find-lr.json", "find-lr.html")
 """What --find-lr leaves in the folder of a run that is yet to begin."""
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds them."""
 NAME = re.compile(r"(?P<step>\d+)(-(?P<again>\d+))?", re.ASCII)
+OWN = re.compile(r"\d+(-\d+)?|\.\d+(-\d+)?\..+", re.ASCII)
+"""What a run puts there: checkpoints, those that are being written or deleted, and damaged ones. All else stays."""
 
 
 class Run:
@@ -59,7 +63,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints = self.folder / CHECKPOINTS
         self.metrics = Log(self.folder)
         self.lock = Lock(self.folder)
         self.lost_best = False
@@ -117,7 +121,8 @@ class Run:
                 if (self.folder / SNAPSHOTS).exists():  # of a run that came to no checkpoint
                     discard(self.folder / SNAPSHOTS)
             for leftover in self.checkpoints.glob(".*"):
-                discard(leftover)
+                if OWN.fullmatch(leftover.name):
+                    discard(leftover)
             remove_leftovers(self.folder)
             for folder in [self.folder, *([self.folder.parent] if made else [])]:
                 sync_one(folder)
@@ -244,7 +249,7 @@ class Run:
         kept |= {(self.folder / link).resolve().name for link in ("last", "best")}
         try:
             for folder in self.checkpoints.iterdir():
-                if folder.name not in kept:
+                if folder.name not in kept and OWN.fullmatch(folder.name):
                     discard(folder)
         except OSError as error:
             say(

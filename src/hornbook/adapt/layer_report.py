@@ -71,24 +71,36 @@ def layer_of(name: str, weight: Tensor, after: Quantized) -> Layer:
 
 
 def together(layers: Iterable[Layer]) -> list[Layer]:
-    """Equal matrices of all blocks as one: `blocks.0-11.mlp.up`; the worst column is that of the worst block."""
+    """Equal matrices of all blocks as one: `blocks.0-11.mlp.up`, or `blocks.0-2,4-11.mlp.up`; the worst column is that
+    of the worst block."""
     groups: dict[object, list[Layer]] = {}
     for layer in layers:
         groups.setdefault((re.sub(r"\.\d+\.", ".{}.", layer.name), layer.shape, layer.kind), []).append(layer)
     return [merged(group) for group in groups.values()]
 
 
+def spans(numbers: list[int]) -> str:
+    """Rising numbers as ranges: 0-2,4."""
+    ends = [[numbers[0], numbers[0]]]
+    for number in numbers[1:]:
+        if number == ends[-1][1] + 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ends)
+
+
 def merged(group: list[Layer]) -> Layer:
     """Sums and worst cases of equal matrices."""
     if len(group) == 1:
         return group[0]
-    numbers = [int(re.findall(r"\.(\d+)\.", layer.name)[0]) for layer in group]
+    numbers = sorted(int(re.findall(r"\.(\d+)\.", layer.name)[0]) for layer in group)
     norm = math.sqrt(sum(layer.norm**2 for layer in group))
     moved = math.sqrt(sum((layer.error * layer.norm) ** 2 for layer in group))
     worst = max(group, key=lambda layer: layer.worst)
     return replace(
         worst,
-        name=re.sub(r"\.\d+\.", f".{min(numbers)}-{max(numbers)}.", group[0].name, count=1),
+        name=re.sub(r"\.\d+\.", f".{spans(numbers)}.", group[0].name, count=1),
         bytes_before=sum(layer.bytes_before for layer in group),
         bytes_after=sum(layer.bytes_after for layer in group),
         norm=norm,

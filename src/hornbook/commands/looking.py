@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 from hornbook.commands.printing import console, print_blocks
 from hornbook.config import Inspect, Mistakes
+from hornbook.errors import UserError
 
 
 def inspect(settings: Inspect) -> None:
@@ -90,6 +92,8 @@ def mistakes(settings: Mistakes) -> None:
             else:
                 console.print(f"{piece.name:<20} {piece.title}")
         return
+    if settings.out and (path := Path(settings.out)).is_dir():
+        raise UserError(f"{path} is a folder: name a file for the page, such as {path / 'museum.html'}")
     found, began = [], time.monotonic()
     for piece in MUSEUM.values() if settings.all else [find(settings.name)]:
         found.append(told(piece, settings.steps))

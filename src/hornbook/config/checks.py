@@ -17,10 +17,12 @@ def require(settings: Any, names: tuple[str, ...], holds: Callable[[Any], bool],
 
 
 def require_words(settings: Any) -> None:
-    """A UserError for the first field that may hold certain words and holds another one."""
+    """A UserError for the first field that holds a word that it may not, or a text where it takes several values."""
     for name, hint in get_type_hints(type(settings)).items():
         words = words_in(hint)
         value = getattr(settings, name)
+        if isinstance(value, str) and tuple in (get_origin(hint), *map(get_origin, get_args(hint))):
+            raise UserError(f"{name} takes several values: write {name}=({value!r},)")
         for given in value if isinstance(value, tuple) else (value,):
             if words and isinstance(given, str) and given not in words:
                 raise unknown(f"--{name.replace('_', '-')}", given, words)

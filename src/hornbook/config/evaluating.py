@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from hornbook.config.checks import above_zero, check_pairs, zero_or_more
+from hornbook.config.checks import above_zero, check_pairs, require_words, zero_or_more
 from hornbook.errors import UserError
 
 
@@ -58,6 +58,7 @@ class Evaluate:
     """Print one JSON object instead of a table."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         above_zero(self, "context", "stride", "batch")
         zero_or_more(self, "limit", "show")
         check_pairs((*self.columns, *self.options))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from hornbook.config.adapting import GROUPS, Quantization
-from hornbook.config.checks import above_zero, require, zero_or_more
+from hornbook.config.checks import above_zero, require, require_words, zero_or_more
 from hornbook.errors import UserError
 
 
@@ -41,6 +41,7 @@ class Export:
     """Gigabytes above which the weights of a folder are spread over several files."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         require(self, ("shard_size",), lambda x: 0 < x < math.inf, "above 0, and finite")
 
 
@@ -85,6 +86,7 @@ class Quantize:
     """Print one JSON object instead of tables."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         above_zero(self, "context", "stride", "batch")
         zero_or_more(self, "limit", "group", "outliers")
         self.quantization  # noqa: B018 (says what is wrong with it)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from hornbook.config.checks import require_words
 from hornbook.errors import UserError
 
 
@@ -36,6 +37,7 @@ class Report:
     """The page to write; default report.html in the run, or runs.html in the one folder that was named, else here."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         if not self.runs:
             raise UserError("report needs a run: hornbook report runs/x")
 
@@ -54,5 +56,6 @@ class Compare:
     """Print one JSON object instead of tables."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         if not self.runs:
             raise UserError("compare needs two runs: hornbook compare runs/x runs/y")

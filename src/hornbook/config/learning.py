@@ -95,6 +95,7 @@ class Learning:
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")
         require(self, ("epochs", "minutes"), math.isfinite, "a finite number")
         require(self, ("seed",), lambda x: x < 2**63, "below 2^63")
+        require(self, ("timeout",), lambda x: x <= 1e9, "at most 1e9 seconds")
         least = ("lr", "weight_decay", "warmup", "clip", "spike", "eval_every", "patience", "seed")
         zero_or_more(self, *least)
         require(self, ("dropout", "lora_dropout", "beta2"), lambda x: 0 <= x < 1, "at least 0 and below 1")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from hornbook.config.checks import above_zero, require
+from hornbook.config.checks import above_zero, require, require_words
 from hornbook.errors import UserError
 
 Picture = Literal[
@@ -72,6 +72,7 @@ class Inspect:
     """Print one JSON object instead of tables."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         above_zero(self, "vocab", "context")
         require(self, ("layer",), lambda x: x >= 0, "0 or above")
         self.check_words()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from hornbook.config.checks import above_zero, counted, require
+from hornbook.config.checks import above_zero, counted, require, require_words
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Plan:
     """Print one JSON object instead of tables."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         counted("--tokens", self.tokens)
         above_zero(self, "context", "vocab", "tensor")
         require(self, ("batch",), lambda x: x == "auto" or x > 0, "above 0, or auto")

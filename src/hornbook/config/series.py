@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from hornbook.config.checks import above_zero, zero_or_more
+from hornbook.config.checks import above_zero, require_words, zero_or_more
 from hornbook.config.learning import Train
 from hornbook.errors import UserError
 
@@ -43,6 +43,7 @@ class Ladder:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        require_words(self)
         above_zero(self, "minutes", "vocab")
         zero_or_more(self, "seed")
 
@@ -70,6 +71,7 @@ class Morph:
     """cpu, cuda or mps; default the best there is."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         above_zero(self, "minutes", "vocab")
         if not self.seeds or min(self.seeds) < 0:
             raise UserError("--seeds must be one or more numbers from 0 on, as in --seeds 0 1 2")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from hornbook.config.checks import require
+from hornbook.config.checks import require, require_words
 from hornbook.errors import UserError
 
 
@@ -64,6 +64,7 @@ class Serve:
     """Write prompts into the log too."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         if not self.runs:
             raise UserError("serve needs a run: hornbook serve runs/x")
         above = ("rows", "memory", "max_body", "max_prompt", "max_tokens", "connections")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from hornbook.config.checks import above_zero, byte_count
+from hornbook.config.checks import above_zero, byte_count, require_words
 from hornbook.errors import UserError
 
 
@@ -36,6 +36,7 @@ class Prepare:
     """Leave out every document that came before, byte for byte; what is in test or validation too goes from train."""
 
     def __post_init__(self) -> None:
+        require_words(self)
         if not self.out:
             raise UserError("prepare needs a place to write to, as in --out corpus/")
         above_zero(self, "workers", "vocab")

@@ -11,7 +11,7 @@ from typing import Any
 
 from hornbook.atomic import remove_leftovers, written_aside
 from hornbook.data.remote import Store, is_address
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.lock import LOCK, Lock
 
 
@@ -92,11 +92,11 @@ class Place:
         try:
             yield
         except OSError as error:
-            raise UserError(f"cannot write {self.name}/{name}: {error.strerror or error}") from error
+            raise PassingError(f"cannot write {self.name}/{name}: {error.strerror or error}") from error
 
     def asked(self, name: str, ask: Callable[[str], Any]) -> Any:
         """What an address answers to something that changes it, after as much patience as reading has."""
         try:
             return self.store.patiently(name, ask)
         except UserError as error:
-            raise UserError(str(error).replace("cannot read", "cannot write", 1)) from error
+            raise type(error)(str(error).replace("cannot read", "cannot write", 1)) from error

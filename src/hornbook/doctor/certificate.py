@@ -19,6 +19,7 @@ from hornbook.doctor.foreign import open_foreign
 from hornbook.doctor.subject import Subject
 from hornbook.errors import UserError
 from hornbook.progress import say
+from hornbook.run import CHECKPOINTS
 
 SHORTEST = 8
 """Tokens of context that the checks need."""
@@ -120,7 +121,7 @@ def attempt(look: Callable[[Subject], Finding], subject: Subject) -> Finding:
 def trained_here(path: Path) -> bool:
     """Whether a path is a run of ours, or a checkpoint in one."""
     folder = path.resolve()
-    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    run = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
     return (run / "train.json").is_file()
 
 

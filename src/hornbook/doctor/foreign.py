@@ -19,7 +19,7 @@ from hornbook.data.batches import NO_TARGET
 from hornbook.doctor.finding import NotApplicable
 from hornbook.doctor.quiet import quiet_transformers
 from hornbook.doctor.subject import FRESH, SMALL, Subject, without_dropout
-from hornbook.errors import UserError, missing_extra
+from hornbook.errors import UserError, listing, missing_extra
 from hornbook.layers.model import LanguageModel
 from hornbook.small_files import read_object
 from hornbook.text.tokenizers import Tokenizer
@@ -63,10 +63,11 @@ class ForeignModel(LanguageModel):
         self.core = core
         c = core.config.get_text_config()
         bos, eos, pad = (getattr(c, f"{name}_token_id", None) for name in ("bos", "eos", "pad"))
-        eos = eos[0] if isinstance(eos, list) else eos
+        eos = next(iter(eos), None) if isinstance(eos, list) else eos
         context = getattr(c, "max_position_embeddings", None) or 2048
         self.config = ModelConfig(c.model_type, c.vocab_size, context, bos=bos, eos=eos, pad=pad)
         self.counted = getattr(getattr(core, "model", None), "counted", False)  # ours, in its class for transformers
+        self.layers, self.heads = getattr(c, "num_hidden_layers", None), getattr(c, "num_attention_heads", None)
         self.takes = set(inspect.signature(core.forward).parameters)
 
     def hidden(self, tokens: Tensor, cache: Any = None, segments: Tensor | None = None) -> Tensor:
@@ -122,6 +123,7 @@ class ForeignSubject(Subject):
     """Their model, its copies and its files."""
 
     model: ForeignModel
+    stores_tokenizer = False
 
     def __init__(self, model: ForeignModel, source: Path, scratch: Path) -> None:
         """`source` is the folder that the model came from."""
@@ -168,6 +170,18 @@ class ForeignSubject(Subject):
     def read(self, folder: Path) -> LanguageModel:
         return read_model(folder, self.device)
 
+    @property
+    def layers(self) -> int:
+        return self.model.layers or 1
+
+    @property
+    def place_table(self) -> bool:
+        raise NotApplicable("what transformers does with more tokens than positions hangs on the model")
+
+    @property
+    def heads(self) -> int | None:
+        return self.model.heads
+
     def attention_sums(self) -> list[Tensor]:
         found = self.model.core(self.rows(2, self.width), output_attentions=True, use_cache=False)
         return [weights.sum(-1) for weights in getattr(found, "attentions", None) or () if weights is not None]
@@ -210,20 +224,26 @@ def check_folder(folder: Path) -> None:
 
 
 def read_model(folder: Path, device: torch.device | str) -> ForeignModel:
-    """Their model in float32 and evaluation mode. UserError for whatever transformers cannot read."""
+    """Their model in float32 and evaluation mode. UserError for whatever transformers cannot read, or would draw."""
     with quiet_transformers() as transformers:
         try:
-            core = transformers.AutoModelForCausalLM.from_pretrained(
+            core, told = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
                 attn_implementation="eager",
+                output_loading_info=True,
             )
         except Exception as error:  # transformers raises many kinds for what it cannot read
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"transformers cannot read '{folder}' as a causal model: {first}") from error
+    if missing := sorted(map(str, told["missing_keys"])):
+        raise UserError(
+            f"the weights in '{folder}' lack {machine.number_of(len(missing), 'tensor')} of such a model, which "
+            f"transformers would draw at random: {listing(missing, 3)}"
+        )
     return ForeignModel(core.to(device)).eval()
 
 

@@ -138,16 +138,13 @@ def end_of_text_in_loss(s: Subject) -> Finding:
     with_end[:, -1] = eos
     loss = s.objective(s.model)
     (nats, count), (more, counted) = loss(b.tokens, b.targets, None), loss(b.tokens, with_end, None)
-    if int(counted) == int(count) + 1 and not near(float(more), float(nats)):
-        return Finding(PASS, "the end of text is learnt: what it costs here, in nats", float(more - nats))
-    if int(counted) == int(count) + 1 and certain(s, b.tokens, eos):
-        return Finding(PASS, "the end of text is a target; the model is already sure of it here", float(more - nats))
-    return Finding(FAIL, "the end of text bears no loss: the model will never stop", float(more - nats))
-
-
-def certain(s: Subject, tokens: Tensor, token: int) -> bool:
-    """Whether the model gives `token` nearly all probability after tokens (1,T)."""
-    return float(s.model(tokens)[0, -1].float().log_softmax(-1)[token]) > -0.01
+    if not math.isfinite(float(nats)):
+        raise NotApplicable("this model holds a text like that for impossible")
+    cost, wanted = float(more - nats), -float(s.model(b.tokens)[0, -1].float().log_softmax(-1)[eos])
+    same = cost == wanted or abs(cost - wanted) <= ROUNDING * max(1.0, abs(float(more)))  # infinities are the same
+    if int(counted) == int(count) + 1 and same:
+        return Finding(PASS, "the end of text is learnt: what it costs here, in nats", cost)
+    return Finding(FAIL, f"the end of text costs that instead of {wanted:.4g} nats: the model will never stop", cost)
 
 
 def next_token(s: Subject) -> Finding:

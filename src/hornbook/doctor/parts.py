@@ -24,7 +24,7 @@ def parameters(s: Subject) -> Finding:
 
 def heads(s: Subject) -> Finding:
     """As many patterns of attention as heads."""
-    wanted, found = getattr(s.config.resolved(), "heads", None), s.attention_sums()
+    wanted, found = s.heads, s.attention_sums()
     if wanted is None or not found:
         raise NotApplicable("no heads to count")
     count = {each.shape[1] for each in found}
@@ -36,7 +36,7 @@ def heads(s: Subject) -> Finding:
 @torch.no_grad()
 def too_long(s: Subject) -> Finding:
     """A row that is longer than the table of positions must be refused."""
-    if getattr(s.model, "positions", None) is None:
+    if not s.place_table:
         return Finding(PASS, "positions do not come from a table that could end")
     try:
         s.model.hidden(s.rows(1, s.config.context + 1))

@@ -138,7 +138,7 @@ def stored_ids(s: Subject) -> Finding:
     last = s.tokenizer.vocab - 1
     ids = sorted({0, last // 2, last, *(i for i in (2**15, 2**16 - 1, 2**16) if i <= last)})
     path = s.scratch / "ids.safetensors"
-    shards.write_shard(path, iter([("text", ids)]), s.tokenizer, {"version": shards.VERSION})
+    shards.write_shard(path, iter([("text", np.array(ids))]), s.tokenizer, {"version": shards.VERSION})
     found = shards.read_shard(path, {"version": shards.VERSION}).tokens[1:-1].tolist()
     if found == ids:
         return Finding(PASS, "the largest id that is stored comes back as it was", float(last))

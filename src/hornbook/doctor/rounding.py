@@ -44,15 +44,11 @@ def bfloat16(s: Subject) -> Finding:
         return Finding(FAIL, "in bfloat16 the logits are no longer finite")
     nats = float((exact.exp() * (exact - rounded)).sum(-1).mean())
     change = float((exact.exp() - rounded.exp()).abs().max())
-    bound = 4 * float(exact.var(-1).mean()) * 2**-18 * (10 * layers(s) + 1) / 2
+    bound = 4 * float(exact.var(-1).mean()) * 2**-18 * (10 * s.layers + 1) / 2
     told = f"nats that bfloat16 costs; no probability moves by more than {change:.2g}"
     if nats > bound:
         return Finding(WARN, f"{told}; rounding alone explains {bound:.2g}", nats)
     return Finding(PASS, told, nats)
-
-
-def layers(s: Subject) -> int:
-    return max(1, int(getattr(s.config, "layers", 1)))
 
 
 def compiled(s: Subject) -> Finding:

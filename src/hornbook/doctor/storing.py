@@ -19,8 +19,10 @@ def save_and_load(s: Subject) -> Finding:
         return Finding(FAIL, f"{len(wrong)} tensors come back changed, such as {wrong[0]}", float(len(wrong)))
     if again.config.resolved() != s.config.resolved():
         return Finding(FAIL, "the config comes back changed")
-    if s.tokenizer is not None and getattr(again, "tokenizer", s.tokenizer).hash != s.tokenizer.hash:
-        return Finding(FAIL, "the tokeniser comes back changed")
+    if s.stores_tokenizer and s.tokenizer is not None:
+        back = getattr(again, "tokenizer", None)
+        if back is None or back.hash != s.tokenizer.hash:
+            return Finding(FAIL, "the tokeniser comes back changed, or not at all")
     x = s.rows(1, s.width)
     return decide(
         gap(again(x), s.model(x)),

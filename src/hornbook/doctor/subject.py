@@ -37,6 +37,9 @@ STORED = 4 * 2**30
 class Subject:
     """A model in evaluation mode, and what its checks share."""
 
+    stores_tokenizer = True
+    """Whether `write` stores the tokeniser too."""
+
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer | None, ours: bool, scratch: Path) -> None:
         """`ours`: the model was trained here, so that what is tolerated in imports is an error. `scratch` is an empty
         folder to write into."""
@@ -86,6 +89,21 @@ class Subject:
         |e| |h| = D e, with e the deviation of the embeddings (`layers/initialise.py`); 0 without."""
         width = self.model.unembedding[0].shape[1] if self.model.tied else 0
         return width * min(0.02, 0.5 / max(width, 1) ** 0.5)
+
+    @property
+    def layers(self) -> int:
+        """Blocks, or recurrent layers; 1 for what has none."""
+        return max(1, int(getattr(self.config, "layers", 1)))
+
+    @property
+    def place_table(self) -> bool:
+        """Whether positions come from a table, which ends."""
+        return getattr(self.model, "positions", None) is not None
+
+    @property
+    def heads(self) -> int | None:
+        """Heads of each attention; None for what has none."""
+        return getattr(self.config.resolved(), "heads", None)
 
     def objective(self, model: LanguageModel) -> nn.Module:
         """What training minimises: tokens, targets, segments (B,T) -> (sum of nats, number of targets)."""

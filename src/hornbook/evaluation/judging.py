@@ -18,7 +18,7 @@ from hornbook.evaluation.choices import choice_log_probs, padded
 from hornbook.evaluation.score import finite, require_causal
 from hornbook.generation.answers import Answer, Request
 from hornbook.generation.engine import Engine
-from hornbook.layers.class_head import judged_places
+from hornbook.layers import class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons
 from hornbook.scoring.intervals import Figure, estimate, wilson
@@ -196,7 +196,7 @@ def classified(
     for group in groups([len(row) for row in rows]):
         tokens, segments = padded([rows[i] for i in group], model.device)
         hidden = model.hidden(tokens, segments=segments)
-        places = judged_places(tokens, segments, model.causal)
+        places = class_head.judged_places(tokens, segments, model.causal)
         logits = model.class_logits(hidden[torch.arange(len(group), device=model.device), places])
         for i, chances in zip(group, logits.float().softmax(-1).tolist(), strict=True):
             found[i] = dict(zip(labels, chances, strict=True))

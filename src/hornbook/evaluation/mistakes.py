@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ LONGEST = 600
 KEPT, SAMPLES, POINTS = 20, 5, 2000
 """What a run keeps of an evaluation: mistakes, outputs, and lengths with their marks."""
 FOLDER = "evaluations"
+BEST = {"sentence_chrf": 100.0, "log_prob": math.inf}
+"""Marks whose highest value is not 1; of a conversation's likelihood there is none."""
 
 
 def mistakes(judged: Judged, most: int) -> list[dict[str, Any]]:
@@ -27,9 +30,10 @@ def mistakes(judged: Judged, most: int) -> list[dict[str, Any]]:
 
 
 def is_right(judged: Judged, i: int) -> bool:
-    """Whether there is nothing to mend."""
+    """Whether there is nothing to mend: by the headline, or where that is no mark of an example by the first one."""
     mark = judged.marks[i]
-    return mark.get("accuracy", mark.get("exact_match", 0.0)) == 1.0
+    name = judged.task.headline if judged.task.headline in mark else next(iter(mark))
+    return mark[name] >= BEST.get(name, 1.0)
 
 
 def badness(judged: Judged, i: int) -> float:
@@ -38,8 +42,8 @@ def badness(judged: Judged, i: int) -> float:
     if isinstance(example, Labelled):
         return -float(output.get(example.label, 0.0))
     if isinstance(example, Choice):
-        sums = [nats for nats, _ in output]
-        return max(sums) - sums[example.answer]
+        each = per_character(example, output)
+        return max(each) - each[example.answer]
     if isinstance(example, LastWord):
         return -float(output[0])
     if isinstance(example, Dialogue):
@@ -47,6 +51,11 @@ def badness(judged: Judged, i: int) -> float:
     if isinstance(example, Preference):
         return float(output[1] - output[0])
     return -next(iter(judged.marks[i].values()))
+
+
+def per_character(example: Choice, output: Any) -> list[float]:
+    """What the headline chooses by: the log-probability of each ending over its length."""
+    return [nats / len(end) for (nats, _), end in zip(output, example.endings, strict=True)]
 
 
 def told(judged: Judged, i: int) -> dict[str, Any]:
@@ -57,9 +66,10 @@ def told(judged: Judged, i: int) -> dict[str, Any]:
         said = {"text": short(example.text), "truth": example.label, "prediction": taken}
         return said | {"confidence": f"{output[taken]:.3f}"}
     if isinstance(example, Choice):
-        taken = max(range(len(output)), key=lambda j: output[j][0])
+        taken = max(range(len(output)), key=per_character(example, output).__getitem__)
         said = {"text": short(example.prompt), "truth": example.endings[example.answer]}
-        return said | {"prediction": example.endings[taken], "confidence": f"{badness(judged, i):.2f} nats more"}
+        said |= {"prediction": example.endings[taken]}
+        return said | {"confidence": f"{badness(judged, i):.3f} nats a character more"}
     if isinstance(example, LastWord):
         return {"text": short(example.prompt), "truth": example.word, "log-probability": f"{output[0]:.2f}"}
     if isinstance(example, Asked):

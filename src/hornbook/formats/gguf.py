@@ -20,7 +20,7 @@ from torch import Tensor
 from hornbook import machine, models
 from hornbook.adapt.quantization import prepare, receiver
 from hornbook.config import Quantization, TransformerConfig
-from hornbook.errors import UserError, unknown
+from hornbook.errors import PassingError, UserError, unknown
 from hornbook.formats.filling import build_empty, check_finite
 from hornbook.formats.gguf_config import ROPE_FACTORS, check_told, read_config, rope_factors, write_config
 from hornbook.formats.gguf_file import Entry, GGUFFile, shown, write
@@ -123,7 +123,7 @@ def save_gguf(path: str | Path, model: LanguageModel, tokenizer: Tokenizer, kind
     try:
         write(path, metadata, entries)
     except OSError as error:
-        raise UserError(f"could not write {path}: {error.strerror or error}") from error
+        raise PassingError(f"could not write {path}: {error.strerror or error}") from error
 
 
 def gguf_table(model: LanguageModel) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hornbook.config import Generate
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.generation.answers import Answer
 from hornbook.generation.drafts import drafter
 from hornbook.generation.engine import Engine
@@ -70,7 +70,7 @@ def hold(log: Log) -> None:
         free = locked(log.opened())
     except OSError as error:
         if error.errno != errno.ENOTSUP:
-            raise UserError(f"cannot write to {log.path}: {error.strerror or error}") from error
+            raise PassingError(f"cannot write to {log.path}: {error.strerror or error}") from error
         free = True
     if not free:
         raise UserError(f"{log.path} is in use by another process: wait until it ends, or choose another --out")

@@ -26,8 +26,8 @@ from hornbook.inspection.end_steps import counted_steps, recurrent_steps
 from hornbook.inspection.places import names
 from hornbook.inspection.steps import Recipe, Step
 from hornbook.inspection.transformer_steps import transformer_steps
+from hornbook.layers import class_head
 from hornbook.layers.attention import materialised
-from hornbook.layers.class_head import judged_places
 from hornbook.layers.model import LanguageModel
 from hornbook.layers.transformer import Transformer
 
@@ -83,7 +83,7 @@ class Walk:
         places = [len(self.ids) - 1] if model.causal else list(range(len(self.ids)))
         if model.class_head is not None:
             segments = torch.ones_like(self.steps[0].value)
-            places = judged_places(self.steps[0].value, segments, model.causal).tolist()
+            places = class_head.judged_places(self.steps[0].value, segments, model.causal).tolist()
         return [Likely(place, tuple(self.best(shares[place], top))) for place in places]
 
     def best(self, shares: Tensor, top: int) -> list[tuple[str, float]]:

@@ -220,7 +220,7 @@ INLINE void coded(const Matrix *m, const int way, const Input *in, float *y, int
     }
 }
 
-#ifdef __AMX_BF16__
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) /* tiles of codes are made with both */
 #include "tiles.h"
 #else
 static int tiles_pay(const Matrix *m, int64_t batch) { return 0; }

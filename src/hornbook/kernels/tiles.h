@@ -135,6 +135,7 @@ static void tiled_codes(const Matrix *m, const Input *in, float *y, int add, int
                 _tile_zero(3);
                 for (int64_t k = g * m->group; k < (g + 1) * m->group; k += 32) {
                     tile_of_codes(m, (const uint8_t *)m->weights + (block * m->width + k) * step, some);
+                    __asm__ volatile("" ::: "memory"); /* GCC 12 does not know that the next line reads `some` */
                     _tile_loadd(5, some, 64);
 #define MULTIPLY(t) \
     if (t * 16 < rows) { \

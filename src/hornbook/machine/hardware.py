@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from hornbook import __version__
 from hornbook.errors import UserError, unknown
+from hornbook.proc import cores
 
 
 def pick_device() -> torch.device:
@@ -29,7 +31,7 @@ def check_device(name: str) -> str:
     present += ["cuda"] if torch.cuda.is_available() else []
     present += ["mps"] if torch.backends.mps.is_available() else []
     kind, _, number = name.partition(":")
-    if kind not in present or (number and not number.isdecimal()):
+    if kind not in present or not re.fullmatch(r"[a-z]+(:[0-9]+)?", name):
         raise unknown("device", name, present, "Others need their hardware, and a build of torch for it.")
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
         raise UserError(f"there is no {name}: this machine has {torch.cuda.device_count()}, from cuda:0 on")
@@ -44,13 +46,6 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def physical_cores() -> int:
     """Cores of the processors that this process may use: two processors may share one."""
     found = set()
@@ -59,7 +54,7 @@ def physical_cores() -> int:
             found.add(Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list").read_text())
         except OSError:
             return cores()
-    return len(found) or cores()
+    return min(len(found) or cores(), cores())
 
 
 def can_compile() -> bool:

@@ -7,18 +7,11 @@ import ctypes
 import gc
 import os
 import sys
-from pathlib import Path
 
 import torch
 
-from hornbook.proc import read_kilobytes
+from hornbook.proc import GROUP, GROUPS, group_memory, read_kilobytes
 
-GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-FILES = {
-    "": ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-}
-"""Of the second and the first version of control groups: limit, use, and what of that can be taken back."""
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -4, -1, -2  # malloc.h
 
 
@@ -82,29 +75,6 @@ def available_memory(device: torch.device | None = None) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
         return 2 * 2**30
-
-
-def group_memory(group: Path, groups: Path) -> int | None:
-    """Bytes that this process's control group, and those above it, leave it; None where none sets a limit.
-
-    `group` as in cgroups(7), whose controllers stand in the folder `groups`. Pages of files that the kernel can take
-    back count as free.
-    """
-    rooms = []
-    with contextlib.suppress(OSError, ValueError):
-        for line in group.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers not in ("", "memory"):
-                continue
-            top = groups / controllers
-            most, used, files = FILES[controllers]
-            inside = top / path.lstrip("/")
-            for place in (inside, *(above for above in inside.parents if above.is_relative_to(top))):
-                with contextlib.suppress(OSError, ValueError):
-                    limit = int((place / most).read_text())  # ValueError: max
-                    stated = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-                    rooms.append(limit - int((place / used).read_text()) + sum(int(stated.get(f, 0)) for f in files))
-    return max(0, min(rooms)) if rooms else None
 
 
 def status(name: str) -> int:

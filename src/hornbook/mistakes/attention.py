@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hornbook.layers.attention import Where, materialised, mixing_weights
+from hornbook.layers.dropout import dropout as drop
 from hornbook.layers.model import LanguageModel
 from hornbook.mistakes.comparing import read_so, taught_blind
 from hornbook.mistakes.piece import HONEST, MISTAKEN, Figure, Measured, Piece, swapped
@@ -22,6 +23,19 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Where, float], Tensor]
 def attentions(model: LanguageModel) -> list[Any]:
     """Every module of a model that has an attention kernel."""
     return [module for module in model.modules() if hasattr(module, "kernel")]
+
+
+def has_attention(model: Any) -> bool:
+    return bool(attentions(model))
+
+
+def has_plain_heads(model: Any) -> bool:
+    """Whether each head has keys of its own, and nothing is done with a head by itself before they meet."""
+    alike = all(m.key.out_features == m.query.out_features and m.query_norm is None for m in attentions(model))
+    return has_attention(model) and alike and model.config.positions != "rotary"
+
+
+ATTENTION: dict[str, Any] = {"fits": has_attention, "needs": "attention"}
 
 
 def with_kernel(kernel: Kernel) -> Callable[[LanguageModel], AbstractContextManager[None]]:
@@ -41,9 +55,11 @@ def attending(weigh: Callable[[Tensor], Tensor], scale: Callable[[int], float] =
         scores = query @ key.transpose(-1, -2) * scale(query.shape[-1])
         mask = where.mask
         if mask is None:
-            mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril() if where.causal else torch.tensor(True)
-        weights = weigh(scores.masked_fill(~mask, -1e9))
-        return weights.masked_fill(~mask, 0.0) @ value
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+            mask = mask.tril() if where.causal else mask
+        weights = weigh(scores.masked_fill(~mask, torch.finfo(scores.dtype).min))
+        weights = weights.masked_fill(~mask, 0.0)
+        return (drop(weights, dropout, query) if dropout else weights) @ value
 
     return kernel
 
@@ -112,6 +128,7 @@ PIECES = (
         "future leak",
         with_kernel(sees_all),
         taught_blind(with_kernel(sees_all)),
+        **ATTENTION,
     ),
     Piece(
         "softmax-axis",
@@ -124,6 +141,7 @@ PIECES = (
         "attention weights",
         WRONG_AXIS,
         measure_axis,
+        **ATTENTION,
     ),
     Piece(
         "no-scale",
@@ -137,6 +155,7 @@ PIECES = (
         "hugging face",
         with_kernel(attending(softmax, lambda _: 1.0)),
         read_so(with_kernel(attending(softmax, lambda _: 1.0)), "llama"),
+        **ATTENTION,
     ),
     Piece(
         "wrong-scale",
@@ -148,6 +167,7 @@ PIECES = (
         "hugging face",
         by_model_width,
         read_so(by_model_width, "llama"),
+        **ATTENTION,
     ),
     Piece(
         "unused-heads",
@@ -164,5 +184,7 @@ PIECES = (
             lambda: Figure("patterns a layer, one a head", patterns(None), HONEST),
         ),
         gpt2,
+        has_plain_heads,
+        "heads that have keys of their own, and positions that are not turned into them,",
     ),
 )

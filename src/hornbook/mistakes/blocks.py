@@ -14,6 +14,14 @@ from hornbook.mistakes.piece import HONEST, MISTAKEN, Figure, Piece, swapped
 from hornbook.mistakes.school import gpt2, opt, stream
 
 
+def has_blocks(model: Any) -> bool:
+    """Whether it is made of blocks with an attention, an MLP and a norm for each."""
+    return all(hasattr(b, "mlp_norm") and hasattr(b.mlp, "activation") for b in getattr(model, "blocks", [None]))
+
+
+BLOCKS: dict[str, Any] = {"fits": has_blocks, "needs": "blocks with two norms"}
+
+
 def post_norm(model: Any) -> AbstractContextManager[None]:
     """Norms behind the sums, and none at the end."""
     return swapped(*((block, "pre_norm", False) for block in model.blocks), (model, "final_norm", None))
@@ -68,6 +76,7 @@ PIECES = (
         post_norm,
         read_so(post_norm, "opt"),
         opt,
+        **BLOCKS,
     ),
     Piece(
         "shared-norm",
@@ -84,6 +93,7 @@ PIECES = (
             lambda: Figure("parameters with two norms a block", parameters(None), HONEST),
         ),
         gpt2,
+        **BLOCKS,
     ),
     Piece(
         "relu-on-attention",
@@ -97,5 +107,6 @@ PIECES = (
         relu_after_attention,
         read_so(relu_after_attention, "opt", silenced),
         opt,
+        **BLOCKS,
     ),
 )

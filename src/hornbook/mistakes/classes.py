@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hornbook.data.batches import NO_TARGET, Batch
-from hornbook.evaluation import judging
 from hornbook.layers import class_head
 from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
@@ -27,7 +26,7 @@ def first(tokens: Tensor, segments: Tensor, causal: bool) -> Tensor:
 
 def on_the_first(model: LanguageModel) -> AbstractContextManager[None]:
     """The class is read from the first token."""
-    return swapped((class_head, "judged_places", first), (judging, "judged_places", first))
+    return swapped((class_head, "judged_places", first))
 
 
 def examples(part: str, k: int, rows: int = 2 * BATCH) -> tuple[Batch, Tensor]:

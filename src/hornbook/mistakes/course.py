@@ -148,7 +148,7 @@ PIECES = (
         "Fine-tuning in evaluation mode",
         "from_pretrained gives a model in evaluation mode. Without a call of train() dropout is off, however it is "
         "set.",
-        "GPT overview, C6: the loop begins right after from_pretrained.",
+        "GPT overview, C5: the loop begins right after from_pretrained.",
         "A training loss that falls faster than ever, and a model that soon knows its few examples by heart.",
         "training mode",
         never_in_training,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -113,7 +115,16 @@ def without_fields(model: LanguageModel) -> AbstractContextManager[None]:
     """The model's config as such a class: its values can be read, and are no fields."""
     config = model.config
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return swapped((model, "config", bare(values, annotated=False)()))
+    own = {name: what for kind in reversed(type(config).__mro__) for name, what in vars(kind).items()}
+    methods = {name: what for name, what in own.items() if isinstance(what, FunctionType | property) and name[0] != "_"}
+    return swapped((model, "config", bare(values | methods | {"replace": changed}, annotated=False)()))
+
+
+def changed(config: Any, **changes: Any) -> Any:
+    """A copy with other values, which a class without fields cannot be given."""
+    other = copy.copy(config)
+    vars(other).update(changes)
+    return other
 
 
 def can_be_set(kind: type[Any]) -> int:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from hornbook.doctor.certificate import CHECKS, attempt
 from hornbook.doctor.finding import Finding
 from hornbook.doctor.subject import Subject
+from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.mistakes.school import fresh
 
@@ -63,6 +64,16 @@ class Piece:
     """Steps of training (of those pieces that train) -> what it costs."""
     patient: Callable[[], LanguageModel] = fresh
     """A model on which the doctor finds it."""
+    fits: Callable[[Any], bool] = lambda model: True
+    """Whether a model has what the mistake is made in."""
+    needs: str = ""
+    """What that is, in words."""
+
+    def planted(self, model: LanguageModel) -> AbstractContextManager[Any]:
+        """`plant`, or a UserError where there is nothing in the model to plant it in."""
+        if not self.fits(model):
+            raise UserError(f"'{self.name}' needs {self.needs}, which this model of '{model.config.family}' lacks")
+        return self.plant(model)
 
     def finding(self, planted: bool, scratch: Path | None = None) -> Finding:
         """What the check says of the patient, with the mistake or without."""

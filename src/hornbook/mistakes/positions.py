@@ -86,6 +86,8 @@ PIECES = (
         counted_from_the_left,
         measure_left,
         gpt2,
+        lambda model: hasattr(model, "survey"),
+        "positions",
     ),
     Piece(
         "beyond-the-table",
@@ -98,5 +100,7 @@ PIECES = (
         wrapped,
         measure_wrapped,
         gpt2,
+        lambda model: getattr(model, "positions", None) is not None,
+        "a table of positions",
     ),
 )

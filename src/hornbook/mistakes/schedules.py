@@ -50,9 +50,10 @@ def measure_schedule(factor: Callable[..., float], aside: Callable[[], Figure]) 
 
 
 def lost_steps() -> Figure:
-    """The tutorial's own numbers: 3 epochs of WikiText-2's lines in batches of 16, a warm-up of 100 steps."""
+    """The tutorial's own numbers: 3 epochs of WikiText-2's lines in batches of 16, a warm-up of 100 steps, and
+    transformers' linear schedule, whose first step has a rate of 0."""
     steps = EPOCHS * -(-ROWS // 16)
-    rates = [counted_in_splits("linear", step, 100, step / steps) for step in range(steps)]
+    rates = [step / 100 if step < 100 else max(0.0, SPLITS * EPOCHS - step) for step in range(steps)]
     return Figure(
         f"share of the tutorial's {steps:,} steps whose rate is 0", sum(r <= 0 for r in rates) / steps, MISTAKEN
     )
@@ -60,7 +61,7 @@ def lost_steps() -> Figure:
 
 def highest_rate() -> Figure:
     rates = [stepped_by_epoch("linear", step, 100, step / 3000) for step in range(3000)]
-    return Figure("share of the asked rate that 3 epochs ever reach, with a warm-up of 100", max(rates), MISTAKEN)
+    return Figure("share of the asked rate that 3 epochs ever reach here, with a warm-up of 100", max(rates), MISTAKEN)
 
 
 PIECES = (

@@ -144,7 +144,8 @@ PIECES = (
         "padded-lines",
         "Perplexity of padded lines",
         "Lines filled up to one length are scored with their filling, which costs nothing once it is learnt.",
-        "OPT from scratch, A6 and A7: all rows are filled up to 128, and nothing tells text and filling apart.",
+        "In none of the five tutorials as a perplexity; OPT from scratch, A6 and A7, has it in its loss: all rows are "
+        "filled up to 128, and nothing tells text and filling apart.",
         "A perplexity that falls as lines get shorter.",
         "measuring",
         with_padding,

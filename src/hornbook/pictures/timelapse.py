@@ -18,7 +18,7 @@ from hornbook.pictures.attention import hidden_future, overview, weights
 from hornbook.pictures.positions import columns, extent, roughness, roughness_drawn, table, table_drawn
 from hornbook.pictures.reading import read
 from hornbook.pictures.style import as_png
-from hornbook.run import NAME, SNAPSHOTS, age
+from hornbook.run import CHECKPOINTS, NAME, SNAPSHOTS, age
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def saved_models(run: str | Path) -> dict[int, Path]:
     two."""
     run = Path(run).expanduser()
     folders = [
-        path for part in (SNAPSHOTS, "checkpoints") for path in (run / part).glob("*") if NAME.fullmatch(path.name)
+        path for part in (SNAPSHOTS, CHECKPOINTS) for path in (run / part).glob("*") if NAME.fullmatch(path.name)
     ]
     found = {age(path)[0]: path for path in sorted(folders, key=age)}
     if len(found) < 2:

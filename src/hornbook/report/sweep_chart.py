@@ -79,8 +79,8 @@ def axis(name: str, one: Mapping[str, Any], shown: list[Trial]) -> Line:
     values = [trial["settings"][name] for trial in shown if trial["settings"][name] is not None]
     if one["choices"]:
         choices = [*one["choices"], *(value for value in values if value not in one["choices"])]
-        places = {str(value): number / max(1, len(choices) - 1) for number, value in enumerate(choices)}
-        return Line(name, lambda value: places[str(value)], tuple((at, label) for label, at in places.items()))
+        places = {value: number / max(1, len(choices) - 1) for number, value in enumerate(choices)}
+        return Line(name, lambda value: places[value], tuple((at, str(value)) for value, at in places.items()))
     numbers = [float(value) for value in (one["low"], one["high"], *values) if wording.is_number(value)]
     low, high = min(numbers), max(numbers)
     if one["log"] and low > 0:

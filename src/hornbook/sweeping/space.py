@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import types
 import typing
@@ -12,9 +13,16 @@ from typing import Any, Literal, Protocol
 
 from hornbook.config import Sweep, Train
 from hornbook.errors import UserError, unknown
+from hornbook.training.origin import origin
+from hornbook.training.prepare import changed
+from hornbook.training.pretrain import check_alone, resolve
 
 FIXED = ("out", "like", "find_lr", "track", "device", "snapshots")
 """Settings of train that are the same in all trials."""
+TEXTS = ("data", "column")
+"""Those that decide what is learnt and scored."""
+TRIED = 100
+"""Companions among which a value must have one that it goes together with."""
 LOGARITHMIC = 10
 """Floats whose ends are this many times apart are drawn on a logarithmic scale."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -54,22 +62,47 @@ class Dimension:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """What must be possible for all of it to be."""
+        """Choices, or first and last."""
         return self.choices or (self.low, self.high)
 
 
 def space(settings: Sweep) -> list[Dimension]:
-    """The dimensions of a sweep, in the order given. UserError for what cannot be read, is unknown or is refused."""
+    """The dimensions of a sweep, in the order given. UserError for what cannot be read, is unknown, or is refused
+    whatever else a trial has."""
     if not settings.over:
         raise UserError(f"a sweep needs something to vary: --over {GRAMMAR}")
     found = [dimension(spec) for spec in settings.over]
     for name in (names := [one.name for one in found]):
         if names.count(name) > 1:
             raise UserError(f"--over names {name} twice: give all its values at once, as in {GRAMMAR}")
+    check(train_settings(settings, {}))
     for one in found:
         for value in one.ends:
-            train_settings(settings, {one.name: value})
+            require_possible(settings, one.name, value, [other for other in found if other is not one])
     return found
+
+
+def require_possible(settings: Sweep, name: str, value: Any, others: list[Dimension]) -> None:
+    """UserError for a value that no trial can have, whichever ends of the `others` it meets. Between the ends of a
+    range a trial may fail all the same, as it is then told."""
+    refused = None
+    for ends in itertools.islice(itertools.product(*(other.ends for other in others)), TRIED):
+        try:
+            check(train_settings(settings, {name: value} | dict(zip((o.name for o in others), ends, strict=True))))
+        except UserError as error:
+            refused = refused or error
+        else:
+            return
+    if refused:
+        raise refused
+
+
+def check(settings: Train) -> None:
+    """UserErrors for what train refuses before it reads any text."""
+    settings = resolve(settings)
+    check_alone(settings)
+    if origin(settings.model) is None:
+        changed(settings)
 
 
 def train_settings(settings: Sweep, values: Mapping[str, Any], out: str | None = None) -> Train:
@@ -87,6 +120,8 @@ def dimension(spec: str) -> Dimension:
     hints = {key: hint for key, hint in typing.get_type_hints(Train).items() if key not in FIXED}
     if name not in hints:
         raise unknown("setting to sweep over", name, [key for key, hint in hints.items() if kinds(hint)])
+    if name in TEXTS:
+        raise UserError(f"--over {spec}: scores on different texts cannot be compared: keep to one --data")
     possible = kinds(hints[name])
     if not possible:
         raise UserError(f"--over {spec}: {name} takes several values at once, and cannot be swept over")

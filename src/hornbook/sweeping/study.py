@@ -14,15 +14,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hornbook.atomic import write_json
 from hornbook.config import Sweep
-from hornbook.errors import UserError, missing_extra
+from hornbook.errors import PassingError, UserError, missing_extra
 from hornbook.ladder import claim
 from hornbook.lock import LOCK, Lock
 from hornbook.progress import say
@@ -36,6 +39,8 @@ FREE = ("out", "trials", "json", "workers", "engine", "threads")
 """Settings in which one command in a folder may differ from the one before."""
 STOPPED = "stopped"
 """An attribute of a trial's life: somebody asked it to end."""
+UNIT = "unit"
+"""An attribute of the study: what its values are."""
 DEATHS = 3
 """Lives of a trial that may end unasked, as when memory runs out, before it counts as failed."""
 PATIENCE = 60.0
@@ -57,7 +62,19 @@ def optuna() -> Any:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def kept_study(folder: Path) -> Iterator[None]:
+    """Within, what the database of a sweep cannot do, on a full disk say, is a PassingError."""
+    package, engine = optuna(), import_module("sqlalchemy")
+    try:
+        yield
+    except (package.exceptions.StorageInternalError, engine.exc.SQLAlchemyError, sqlite3.Error) as error:
+        cause = error.__cause__ or error
+        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise PassingError(f"cannot work with {folder / STUDY}: {first}") from error
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[Lock]:
     """Within, no other worker of this sweep chooses or gives back a trial."""
     lock, until = Lock(folder), time.monotonic() + PATIENCE
     while True:
@@ -69,7 +86,7 @@ def alone(folder: Path) -> Iterator[None]:
                 raise
             time.sleep(0.05)
     try:
-        yield
+        yield lock
     finally:
         lock.free()
 
@@ -77,26 +94,36 @@ def alone(folder: Path) -> Iterator[None]:
 def open_study(settings: Sweep, folder: Path) -> Study:
     """The study in `folder`, begun with the trial of the defaults, or found there with the same settings.
 
-    UserError where the folder holds something else, or a sweep of other settings.
+    UserError where the folder holds something else, a sweep of other settings or of another Optuna's making, or where
+    several workers could not keep out of each other's way; PassingError as `kept_study`.
     """
     there = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
     if folder.is_file() or (there and SETTINGS not in there and not all(name.endswith(".part") for name in there)):
         raise UserError(f"{folder} exists and is no sweep: choose another --out")
     package = optuna()
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with kept_study(folder), alone(folder) as lock:
+        if not lock.excludes and (settings.workers > 1 or settings.engine == "ray"):
+            raise UserError(f"{folder} cannot be locked, so that only one worker can be there: leave out --workers")
         if not (folder / SETTINGS).exists():
             write_json(folder / SETTINGS, json.loads(json.dumps(dataclasses.asdict(settings))))
         claim(folder, settings, SETTINGS, "a sweep", "is no sweep", FREE)
-        storage = package.storages.RDBStorage(
-            f"sqlite:///{folder.absolute() / STUDY}", engine_kwargs={"connect_args": {"timeout": PATIENCE}}
-        )
+        try:
+            storage = package.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": connector(folder)})
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{folder / STUDY} is not for Optuna {package.__version__}: {first}") from error
         study = package.create_study(
             storage=storage, study_name="sweep", load_if_exists=True, pruner=pruner(settings.prune)
         )
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial({})
     return study
+
+
+def connector(folder: Path) -> Callable[[], sqlite3.Connection]:
+    """What opens the database: a path of any characters, of which a URL would take some for its own."""
+    return partial(sqlite3.connect, folder.absolute() / STUDY, timeout=PATIENCE, check_same_thread=False)
 
 
 def pruner(name: str) -> Any:
@@ -133,7 +160,7 @@ def name_of(place: int) -> str:
 def next_trial(study: Study, folder: Path, wanted: int, seed: int) -> Iterator[tuple[int, Trial] | None]:
     """The trial to work on, and its place, held within against others; None where all that are wanted are taken.
 
-    What it draws depends on the seed, its place and the trials that have ended.
+    What it draws depends on the seed, its place, and the trials that have ended, or that others are working on.
     """
     with alone(folder):
         if (taken := taken_trial(study, folder, wanted)) is not None:

@@ -12,7 +12,7 @@ from hornbook.config import Sweep
 from hornbook.run import read_log
 from hornbook.small_files import read_object
 from hornbook.sweeping.space import Dimension, train_settings
-from hornbook.sweeping.study import TRIALS, name_of, places
+from hornbook.sweeping.study import TRIALS, UNIT, name_of, places
 from hornbook.training.origin import origin
 from hornbook.training.pretrain import resolve
 
@@ -26,7 +26,7 @@ STATES = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "
 def found_by(settings: Sweep, dimensions: list[Dimension], study: Study, folder: Path) -> dict[str, Any]:
     """Facts, and a row a trial, by place; `best` is that of the lowest value, None where no trial has ended.
 
-    `value` is bits per byte of the validation split (nats a token where `unit` says so), of a pruned trial its last
+    `value` is bits per byte of the validation split (or what `unit` says), of a pruned trial its last
     evaluation's.
     """
     rows = [row(settings, dimensions, folder, *one) for one in sorted(places(study).items())]
@@ -37,7 +37,7 @@ def found_by(settings: Sweep, dimensions: list[Dimension], study: Study, folder:
         "command": command(settings),
         "over": {one.name: {**dataclasses.asdict(one), "choices": list(one.choices)} for one in dimensions},
         "wanted": settings.trials,
-        "unit": unit(folder, done),
+        "unit": study.user_attrs.get(UNIT, "bits per byte"),
         "best": min(done, key=lambda one: one["value"])["trial"] if done else None,
         "trials": rows,
     }
@@ -72,15 +72,6 @@ def defaults(settings: Sweep, dimensions: list[Dimension], out: Path) -> dict[st
         one.name: known[one.name] if known.get(one.name) is not None else getattr(size, one.name, None)
         for one in dimensions
     }
-
-
-def unit(folder: Path, done: list[dict[str, Any]]) -> str:
-    """What the values are: nats a token for a text that tokens do not restore, and for an encoder."""
-    for one in done:
-        path = folder / TRIALS / name_of(one["trial"]) / "summary.json"
-        if path.exists() and (read_object(path).get("validation") or {}).get("bits_per_byte") is None:
-            return "nats a token"
-    return "bits per byte"
 
 
 def command(settings: Sweep) -> str:

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from hornbook.config import Sweep
 from hornbook.data.sources import data_name, open_data
-from hornbook.errors import PassingError, UserError
+from hornbook.errors import PassingError, UserError, WorkError
 from hornbook.progress import say
 from hornbook.report.sweep_page import spelled, write_sweep
 from hornbook.run import read_log
 from hornbook.small_files import read_object
 from hornbook.sweeping.space import Dimension, space, train_settings
-from hornbook.sweeping.study import STOPPED, TRIALS, name_of, next_trial, open_study, optuna
+from hornbook.sweeping.study import STOPPED, TRIALS, UNIT, kept_study, name_of, next_trial, open_study, optuna
 from hornbook.sweeping.telling import found_by
 from hornbook.training.callbacks import Callback, Moment
-from hornbook.training.interrupt import Interrupted
+from hornbook.training.interrupt import Interrupted, interrupted_by_termination
 from hornbook.training.origin import short_name
-from hornbook.training.pretrain import resolve, train_alone, with_length
+from hornbook.training.pretrain import train_alone
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -46,32 +46,31 @@ def prepare(settings: Sweep) -> tuple[list[Dimension], Path, Study]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a sweep does not run under torchrun: --workers 2 has several processes try settings")
     dimensions, folder = space(settings), folder_of(settings)
-    resolve(train_settings(settings, {}))
-    with_length(train_settings(settings, {one.name: one.ends[0] for one in dimensions}), 1.0)
-    if "data" not in (one.name for one in dimensions):
-        open_data(settings.data, settings.column)
+    open_data(settings.data, settings.column)
     return dimensions, folder, open_study(settings, folder)
 
 
 def work(settings: Sweep) -> dict[str, Any]:
     """Run trials until none is missing; returns what `telling.found_by` says of all. The first has the defaults.
 
-    The page is written anew after each. A trial whose run raises UserError counts as failed. Raises Interrupted and
-    PassingError, from which the same call carries on, as after any death; and UserError where every trial failed, or as
-    `prepare` does.
+    The page is written anew after each. A trial whose run raises UserError counts as failed; but what is refused of the
+    first, which has the defaults, would be of most, and is raised. Raises Interrupted, KeyboardInterrupt (after SIGTERM
+    too) and PassingError, from which the same call carries on, as after any death; WorkError where every trial failed;
+    and UserError as `prepare` does.
     """
     dimensions, folder, study = prepare(settings)
-    while True:
-        with next_trial(study, folder, settings.trials, settings.seed) as taken:
-            if taken is None:
-                break
-            attempt(settings, dimensions, study, folder, *taken)
-        write_sweep(folder, found_by(settings, dimensions, study, folder))
-    found = found_by(settings, dimensions, study, folder)
-    write_sweep(folder, found)
+    with kept_study(folder), interrupted_by_termination():
+        while True:
+            with next_trial(study, folder, settings.trials, settings.seed) as taken:
+                if taken is None:
+                    break
+                attempt(settings, dimensions, study, folder, *taken)
+            write_sweep(folder, found_by(settings, dimensions, study, folder))
+        found = found_by(settings, dimensions, study, folder)
+        write_sweep(folder, found)
     reasons = [trial["why"] for trial in found["trials"] if trial["state"] == "failed"]
     if reasons and len(reasons) == len(found["trials"]):
-        raise UserError(f"all {len(reasons)} trials failed; the first: {reasons[0]}")
+        raise WorkError(f"all {len(reasons)} trials failed; the first: {reasons[0]}")
     return found
 
 
@@ -83,7 +82,8 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
     say(f"[trial {place}, {settings.trials} in all] {words}")
     out = folder / TRIALS / name_of(place)
     try:
-        value = run_value(settings, values, out, [follow(trial, out, prune=place > 0)])
+        value, unit = run_value(settings, values, out, [follow(trial, folder, out, prune=place > 0)])
+        require_unit(study, unit)
     except Pruned:
         say(f"trial {place} is pruned: worse than the others at that point")
         study.tell(trial, state=states.PRUNED)
@@ -95,6 +95,9 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
             trial.set_user_attr(STOPPED, True)
         raise
     except UserError as error:
+        if place == 0 and error.code == UserError.code:  # not what came of the work
+            trial.set_user_attr(STOPPED, True)
+            raise
         say(f"trial {place} failed: {error}")
         trial.set_user_attr("why", str(error))
         study.tell(trial, state=states.FAIL)
@@ -102,24 +105,33 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
         study.tell(trial, value)
 
 
-def run_value(settings: Sweep, values: Mapping[str, Any], out: Path, callbacks: list[Callback]) -> float:
-    """Train; returns what to keep low: bits per byte of the validation split, or nats where there are none."""
+def run_value(settings: Sweep, values: Mapping[str, Any], out: Path, callbacks: list[Callback]) -> tuple[float, str]:
+    """Train; returns what to keep low, and its unit: bits per byte of the validation split, or nats where there are
+    none."""
     run = train_settings(settings, values, str(out))
     if (known := out / "train.json").exists():  # begun with another share of the cores, perhaps
         run = dataclasses.replace(run, threads=read_object(known).get("threads"))
     summary = train_alone(run, callbacks)
     scores = summary.get("validation", {})
-    value = scores.get("bits_per_byte")
+    value, unit = scores.get("bits_per_byte"), "bits per byte"
     if value is None and scores.get("nats") is not None:
-        value = scores["nats"] / scores["targets"]
+        value, unit = scores["nats"] / scores["targets"], "nats a token"
     if value is None and summary.get("pseudo_perplexity"):
-        value = math.log(summary["pseudo_perplexity"])
+        value, unit = math.log(summary["pseudo_perplexity"]), "nats a hidden token"
     if value is None or not math.isfinite(value):
-        raise UserError("its validation score is no number")
-    return float(value)
+        raise WorkError("its validation score is no number")
+    return float(value), unit
 
 
-def follow(trial: Trial, out: Path, prune: bool) -> Callback:
+def require_unit(study: Study, unit: str) -> None:
+    """WorkError where a value is of another unit than the first one's."""
+    if (known := study.user_attrs.get(UNIT)) is None:
+        study.set_user_attr(UNIT, unit)
+    elif known != unit:
+        raise WorkError(f"it is scored in {unit}, and others in {known}, which cannot be compared")
+
+
+def follow(trial: Trial, folder: Path, out: Path, prune: bool) -> Callback:
     """A callback that reports each evaluation, and those from before the run was carried on; raises Pruned."""
     seen: list[float] = []
 
@@ -130,13 +142,14 @@ def follow(trial: Trial, out: Path, prune: bool) -> Callback:
     def at(moment: Moment) -> None:
         if moment.event != "evaluation" or (value := judged(moment.values)) is None:
             return
-        if not seen:
-            lines = [line for line in read_log(out) if line.get("step", 0) < moment.step]
-            for earlier in filter(None, map(judged, lines)):
-                report(earlier)
-        report(value)
-        if prune and trial.should_prune():
-            raise Pruned
+        with kept_study(folder):
+            if not seen:
+                lines = [line for line in read_log(out) if line.get("step", 0) < moment.step]
+                for earlier in filter(None, map(judged, lines)):
+                    report(earlier)
+            report(value)
+            if prune and trial.should_prune():
+                raise Pruned
 
     return at
 

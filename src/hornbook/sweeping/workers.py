@@ -5,6 +5,7 @@ Each is an ordinary worker (`trials.work`): what ties them together is the study
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 LOGS = "workers"
 """The folder of what each worker says."""
+SAVING = 60.0
+"""Seconds that tasks on a cluster have to save their runs when they are told to end."""
 LOOK = 1.0
 """Seconds between two looks at how far they are."""
 
@@ -42,6 +45,8 @@ def sweep(settings: Sweep) -> dict[str, Any]:
     """
     settings = shared_out(settings)
     if several(settings):
+        if settings.data == "-":
+            raise UserError("one process reads standard input, and several workers need a text: put it into a file")
         _, folder, study = prepare(settings)
         crew = by_ray if settings.engine == "ray" else by_processes
         threads = machine.number_of(settings.threads or 1, "thread")
@@ -71,8 +76,11 @@ def ended(study: Study) -> int:
     return sum(trial.state.is_finished() for trial in places(study).values())
 
 
-def one_worker(settings: Sweep, number: int, folder: Path) -> None:
-    """Be worker `number`, in a process of one's own, and say what there is to say into a file."""
+def one_worker(settings: Sweep, number: int, folder: Path, where: str) -> None:
+    """Be worker `number`, in a process of one's own, and say what there is to say into a file. `where` is the folder
+    that paths begin from."""
+    with contextlib.suppress(OSError):  # another machine may not have it
+        os.chdir(where)
     log = folder / LOGS / f"{number}.log"
     log.parent.mkdir(exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
@@ -82,11 +90,11 @@ def one_worker(settings: Sweep, number: int, folder: Path) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     try:
         work(settings)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         sys.exit(130)
     except UserError as error:
         print(f"hornbook: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        sys.exit(error.code)
 
 
 def visible_gpus() -> list[str]:
@@ -99,7 +107,8 @@ def visible_gpus() -> list[str]:
 def by_processes(settings: Sweep, folder: Path, asked: Callable[[], bool]) -> Iterator[None]:
     """Let them work, and yield now and then until all have ended; what ends this ends them too."""
     context = multiprocessing.get_context("spawn")
-    crew = [context.Process(target=one_worker, args=(settings, n, folder)) for n in range(settings.workers)]
+    given = [(settings, number, folder, os.getcwd()) for number in range(settings.workers)]
+    crew = [context.Process(target=one_worker, args=each) for each in given]
     for one in crew:
         one.start()
     try:
@@ -110,6 +119,7 @@ def by_processes(settings: Sweep, folder: Path, asked: Callable[[], bool]) -> It
         for one in crew:
             if one.is_alive():
                 one.terminate()  # it saves its run, and goes
+        for one in crew:
             one.join()
     for number, one in enumerate(crew):
         if one.exitcode not in (0, 130):
@@ -122,7 +132,8 @@ def by_ray(settings: Sweep, folder: Path, asked: Callable[[], bool]) -> Iterator
     ray, ours = opened_ray(settings.workers * settings.threads)
     need = {"num_cpus": settings.threads, "num_gpus": int(torch.cuda.is_available())}
     task = ray.remote(max_retries=0, **need)(one_worker)
-    left = [task.remote(settings, number, folder.absolute()) for number in range(settings.workers)]
+    settings = dataclasses.replace(settings, out=str(folder.absolute()))  # a worker begins in a folder of its own
+    left = [task.remote(settings, n, folder.absolute(), os.getcwd()) for n in range(settings.workers)]
     try:
         while left and not asked():
             gone, left = ray.wait(left, timeout=LOOK)
@@ -132,6 +143,8 @@ def by_ray(settings: Sweep, folder: Path, asked: Callable[[], bool]) -> Iterator
     finally:
         for each in left:
             ray.cancel(each)
+        if left:  # they save their runs, and go
+            ray.wait(left, num_returns=len(left), timeout=SAVING)
         if ours:
             ray.shutdown()
 

@@ -8,7 +8,6 @@ equal in the tests, around every character of Unicode; whoever encodes still com
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -17,6 +16,7 @@ from typing import Any
 import numpy
 import tiktoken
 
+from hornbook.proc import cores
 from hornbook.text.byte_alphabet import CHAR_OF, spell, unspell
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -24,7 +24,7 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = cores()
 PART = 500_000  # characters
 SAFE = re.compile(r"(?<=\S) (?=\S)")
 NOBODY_S = "\U0010fffe\U0010ffff"

@@ -17,6 +17,23 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
+def interrupted_by_termination() -> Iterator[None]:
+    """Inside, SIGTERM is what Ctrl-C is, also where nothing waits for it."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Inside, the first signal only makes the yielded function true; a second Ctrl-C stops at once.
 
