@@ -24,7 +24,6 @@ import torch
 
 import hornbook
 from hornbook.checkpoint import load
-from hornbook.evaluation.harness_model import HarnessModel
 from hornbook.evaluation.judging import judge
 from hornbook.tasks import Choice, Source, Task, open_task
 
@@ -58,6 +57,8 @@ def main() -> None:
 def compared(folder: Path, task: Task, split: str, limit: int, batch: int) -> int:
     """Print what the three find on a task; how many items differ."""
     from lm_eval.models.huggingface import HFLM
+
+    from hornbook.evaluation.harness_model import HarnessModel
 
     model = load(folder, text=True)
     started = time.perf_counter()

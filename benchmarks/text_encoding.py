@@ -35,7 +35,7 @@ def main() -> None:
     print(f"training a vocabulary of {tokenizer.vocab:,} on {size / 1e6:.1f} MB: {time.perf_counter() - start:.1f} s")
 
     ways = {
-        tokenizer.engine: lambda: tokenizer.encode_batch(texts),
+        f"ours ({tokenizer.engine})": lambda: tokenizer.encode_batch(texts),
         "tokenizers": lambda: [e.ids for e in tokenizer.core.encode_batch_fast(texts, add_special_tokens=False)],
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -48,7 +48,7 @@ def main() -> None:
 
     fast, slow = (statistics.median(each) for each in seconds.values())
     for name, each in seconds.items():
-        print(f"{name:>10}: {size / 1e6 / statistics.median(each):6.1f} MB/s, the median of {ROUNDS}")
+        print(f"{name:>16}: {size / 1e6 / statistics.median(each):6.1f} MB/s, the median of {ROUNDS}")
     ours, theirs = found.values()
     equal = ours == theirs
     print(f"ratio: {slow / fast:.2f}, ids {'equal' if equal else 'DIFFERENT'}")

@@ -54,8 +54,10 @@ class Steps:
             self.weights.append(self.engine.parameters[0].detach().clone())
 
 
-def run(engine: Engine, steps: int, late: bool = False, **changes: object) -> tuple[Steps, State]:
-    wanted, told, state = dataclasses.replace(SETTINGS, **changes), Steps(engine), State()
+def run(
+    engine: Engine, steps: int, late: bool = False, told: Steps | None = None, **changes: object
+) -> tuple[Steps, State]:
+    wanted, told, state = dataclasses.replace(SETTINGS, **changes), told or Steps(engine), State()
     if late:
         before = Course.__init__
 
@@ -124,9 +126,8 @@ def test_a_loss_that_is_no_number_read_late_still_ends_the_run_before_it_is_save
     one = engine()
     poison(one, {4})
     told = Steps(one)
-    every = dataclasses.replace(SETTINGS, eval_every=5)
     with pytest.raises(UserError, match=r"the loss became nan at step 5 \(batch 4\); checkpoints, if .* are whole"):
-        fit(one, told, every, 9, State(), told.watch)  # type: ignore[arg-type]
+        run(one, 9, late=True, told=told, eval_every=5)
     assert told.saved == []
     assert [step for step, *_ in told.told] == [1, 2, 3, 4]
 

@@ -97,6 +97,7 @@ def test_a_model_of_one_s_own_gets_the_mistake_too() -> None:
         ("no-scale", "rnn", "attention"),
         ("unused-heads", "llama", "heads that have keys of their own"),
         ("unused-heads", "qwen3", "heads that have keys of their own"),
+        ("unused-heads", "rnn_attention", "heads that have keys of their own"),
         ("post-norm", "rnn", "blocks with two norms"),
         ("shared-norm", "ngram", "blocks with two norms"),
         ("relu-on-attention", "rnn_attention", "blocks with two norms"),

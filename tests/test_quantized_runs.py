@@ -380,12 +380,17 @@ def test_quantize_says_what_is_wrong_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ngram", "out", "x"]
 
 
-def test_what_is_made_of_a_checkpoint_lies_beside_the_run_which_deletes_what_is_old(run: Path) -> None:
+def test_what_is_made_of_a_checkpoint_lies_beside_the_run_which_deletes_what_is_old(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     part = run / "checkpoints" / "000500"
     part.mkdir(parents=True)
     (run / "train.json").write_text("{}")
     assert target_of(Quantize(str(part), "int8")) == run.parent / "x-000500-int8"
     assert target_of(Quantize(str(run), "int8")) == run.parent / "x-int8"
+    for place, name in ((run, "checkpoints/000500"), (part.parent, "000500"), (part, "../000500")):
+        monkeypatch.chdir(place)
+        assert target_of(Quantize(name, "int8")).resolve() == run.parent / "x-000500-int8"
     (run / "train.json").unlink()  # a folder of that name that is no run's
     assert target_of(Quantize(str(part.parent), "int8")) == run / "checkpoints-int8"
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 
 from faults import KINDS, Faults
 from helpers import tiny_model
-from hornbook.atomic import point, remove_leftovers, written_aside
+from hornbook.atomic import folder_written_aside, point, remove_leftovers, written_aside
 from hornbook.checkpoint import load, read_weights
 from hornbook.cli import main
 from hornbook.errors import PassingError, UserError, WorkError
@@ -324,6 +325,18 @@ def test_a_folder_in_which_a_run_had_only_begun_to_write_its_settings_is_taken_o
     with pytest.raises(UserError, match="is not a run"):
         Run(tmp_path / "y").begin(SETTINGS)
     assert [path.name for path in (tmp_path / "y").iterdir()] == ["thesis.txt"]
+
+
+def test_what_a_killed_process_left_of_a_folder_goes_an_hour_later(tmp_path: Path) -> None:
+    target, long_ago = tmp_path / "x [8 bits]", time.time() - 4000
+    for name, inside in (("a", long_ago), ("b", time.time())):
+        (left := tmp_path / f".{target.name}.{name}.99.part").mkdir()
+        (left / "model.safetensors").write_bytes(b"half")
+        os.utime(left / "model.safetensors", (inside, inside))
+        os.utime(left, (long_ago, long_ago))
+    with folder_written_aside(target) as aside:
+        (aside / "config.json").write_text("{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x [8 bits].b.99.part", "x [8 bits]"]
 
 
 def test_only_what_no_living_process_is_writing_is_swept_away(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from hornbook.run import read_log
 from hornbook.sweeping import sweep, trials, workers
 from hornbook.sweeping.space import Dimension, dimension, space
 from hornbook.sweeping.study import next_trial, open_study, places, work_folder
+from hornbook.sweeping.telling import found_by
 from hornbook.text.space import require_space
 from hornbook.training.callbacks import Callback, Moment
 from hornbook.training.interrupt import Interrupted
@@ -131,6 +132,13 @@ def test_what_cannot_be_swept_over_is_told_in_one_line(over: tuple[str, ...], to
 
 def test_values_are_refused_that_go_with_none_of_the_others_and_not_those_that_go_with_one() -> None:
     assert len(space(Sweep("gpt2-tiny", over=("heads=3,4", "dim=96,128")))) == 2  # 128 goes with 4 alone
+    assert len(space(Sweep("gpt2-tiny", over=("heads=3,4", "dim=64..256/64")))) == 2  # 3 goes with 192 alone
+    many = tuple(
+        f"{name}=0.1..0.9" for name in ("lr", "weight-decay", "dropout", "beta2", "clip", "spike", "lora-dropout")
+    )
+    with pytest.raises(UserError, match="--lora-alpha, --lora-dropout and --lora-targets belong to --lora"):
+        space(Sweep("gpt2-tiny", over=("layers=1..9", *many)))
+    assert len(space(Sweep("gpt2-tiny", over=("heads=3,5", "dim=300..305", "layers=1..9", *many[:-1])))) == 9
     with pytest.raises(UserError, match="--dim 100 cannot be divided among 3 heads"):
         space(Sweep("gpt2-tiny", over=("heads=3,6", "dim=96,100")))
 
@@ -232,12 +240,14 @@ def test_a_trial_that_is_scored_in_another_unit_is_not_compared(
     fake: Fake, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mixed(settings: Train, callbacks: list[Callback]) -> dict[str, Any]:
-        fake(settings, callbacks)
         words = settings.tokenizer == "word"
+        figure = "validation_loss" if words else "validation_bits_per_byte"
+        for callback in callbacks:
+            callback(Moment("evaluation", 1, {figure: 9.0 if words else 2.0}, None, Path(".")))  # type: ignore[arg-type]
         return {"validation": {"nats": 10.0, "targets": 100} if words else {"bits_per_byte": 2.0}}
 
     monkeypatch.setattr(trials, "train_alone", mixed)
-    found = sweep(Sweep(**asked | {"over": ("tokenizer=bpe,word",), "trials": 6, "prune": "none"}))
+    found = sweep(Sweep(**asked | {"over": ("tokenizer=bpe,word",), "trials": 8}))
     states = {trial["settings"]["tokenizer"]: trial["state"] for trial in found["trials"]}
     assert states == {"bpe": "done", "word": "failed"}
     assert found["unit"] == "bits per byte"
@@ -245,6 +255,21 @@ def test_a_trial_that_is_scored_in_another_unit_is_not_compared(
         "",
         "it is scored in nats a token, and others in bits per byte, which cannot be compared",
     }
+
+
+def test_the_defaults_decide_the_unit_though_others_were_scored_before(fake: Fake, asked: dict[str, Any]) -> None:
+    folder = Path(asked["out"])
+    settings = Sweep(**asked | {"trials": 2})
+    study = open_study(settings, folder)
+    early, late = study.ask(), study.ask()  # 0 and 1, of which 1 is scored first
+    trials.require_unit(study, late, folder, 1, "nats a token")
+    study.tell(late, 7.0)
+    trials.require_unit(study, early, folder, 0, "bits per byte")
+    study.tell(early, 2.0)
+    found = found_by(settings, space(settings), study, folder)
+    assert [trial["state"] for trial in found["trials"]] == ["done", "failed"]
+    assert (found["best"], found["unit"]) == (0, "bits per byte")
+    assert "scored in nats a token" in found["trials"][1]["why"]
 
 
 def test_a_study_that_cannot_be_written_ends_a_sweep_in_a_line_and_costs_no_trial(
@@ -460,6 +485,27 @@ def test_several_workers_do_all_trials_though_one_of_them_is_killed(
     assert told.count("ended with") == told.count("ended with -9") == 1
     assert [trial["state"] for trial in found["trials"]] == ["done"] * 4
     assert any((folder / workers.LOGS / f"{number}.log").exists() for number in range(2))
+
+
+@pytest.mark.slow
+def test_workers_of_a_ray_cluster_work_in_the_sweep_s_own_folder(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    small = {"tokenizer": "bytes", "context": 16, "layers": 1, "dim": 16, "steps": 2, "trials": 4, "compile": "no"}
+    settings = Sweep(**asked | small | {"out": "here", "workers": 2, "threads": 1, "engine": "ray"})
+    parent = workers.work
+
+    def last(given: Sweep) -> dict[str, Any]:
+        done = [trial.state.is_finished() for trial in places(open_study(given, Path("here"))).values()]
+        assert done == [True] * 4, "the cluster's workers did them"
+        return parent(given)
+
+    monkeypatch.setattr(workers, "work", last)
+    assert [trial["state"] for trial in sweep(settings)["trials"]] == ["done"] * 4
+    assert sorted(path.name for path in tmp_path.rglob("study.db")) == ["study.db"]
 
 
 def test_a_real_trial_goes_on_from_its_checkpoint(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

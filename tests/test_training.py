@@ -36,7 +36,7 @@ from hornbook.training.optimizers import OPTIMIZERS, Optimizers
 from hornbook.training.prepare import changed
 from hornbook.training.pretrain import train
 from hornbook.training.schedules import SCHEDULES, rate_factor
-from hornbook.training.session import by_heart
+from hornbook.training.session import by_heart, read_often
 
 TINY = {
     "tokenizer": "bytes",
@@ -402,6 +402,23 @@ def test_a_recurrent_model_reads_rows_apart_of_which_one_is_padding_alone(text_f
     asked = settings(tmp_path / "text", tmp_path / "run", model="rnn-tiny", heads=None, layers=None, context=8)
     asked = dataclasses.replace(asked, batch=1, apart=True, epochs=2.0, steps=None, tokenizer="bytes", vocab=None)
     assert train(asked)["steps"] > 0
+
+
+def test_a_run_that_will_read_its_text_often_is_told_of_dropout_at_its_first_evaluation(
+    text_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert read_often(9.9, 0.0) is None
+    assert read_often(20.0, 0.1) is None
+    assert read_often(20.0, None) is None  # counted
+    (tmp_path / "text").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "text" / f"{split}.txt").write_text(next(text_folder.iterdir()).read_text()[:600])
+    asked = settings(tmp_path / "text", tmp_path / "often", steps=None, epochs=20.0, eval_every=5, dropout=0.0)
+    train(asked)
+    told = [line for line in capfd.readouterr().err.splitlines() if "--dropout 0.1" in line]
+    assert told == ["at this speed the text will be read about 20 times: --dropout 0.1 is likely to do better"]
+    train(dataclasses.replace(asked, out=str(tmp_path / "dropping"), dropout=0.1))
+    assert "likely to do better" not in capfd.readouterr().err
 
 
 def test_a_run_that_learns_its_text_by_heart_is_told_what_may_help(

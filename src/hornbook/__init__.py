@@ -238,7 +238,7 @@ def sweep(model: str, over: Sequence[str], **fields: Any) -> dict[str, Any]:
     from hornbook.config import Sweep
     from hornbook.sweeping import sweep
 
-    return sweep(Sweep(model, over=tuple(over), **fields))
+    return sweep(Sweep(model, over=(over,) if isinstance(over, str) else tuple(over), **fields))
 
 
 def plant(mistake: str, model: LanguageModel) -> AbstractContextManager[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import secrets
@@ -48,6 +49,7 @@ def folder_written_aside(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
     aside = aside_of(folder)
     aside.mkdir()
     try:
@@ -134,12 +136,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Delete what processes that died long ago had begun to write aside of this one file. On another machine, which may
-    share the folder, one may still be at it: what has changed within the hour is left."""
-    for aside in path.parent.glob(f".{path.name}.*.part"):
+    """Delete what processes that died long ago had begun to write aside of this one file or folder. On another machine,
+    which may share the place, one may still be at it: what has changed within the hour is left."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with contextlib.suppress(OSError):  # another process does the same
-            if time.time() - aside.stat().st_mtime > 3600:
-                aside.unlink()
+            if time.time() - max(part.stat().st_mtime for part in (aside, *aside.rglob("*"))) > 3600:
+                discard(aside)
 
 
 def alive(process: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,10 @@ def target_of(settings: Quantize) -> Path:
     if not path.exists():
         return Path("runs") / f"{settings.run.removeprefix('hf:').split('/')[-1].split('@')[0]}-{settings.kind}"
     path = path.resolve() if path.name in ("", "..") else path
-    if path.parent.name == CHECKPOINTS and (path.parents[1] / "train.json").exists():  # where a run deletes what is old
-        path = path.parents[1].with_name(f"{path.parents[1].resolve().name}-{path.name}")
+    whole = Path(os.path.abspath(path))
+    if whole.parent.name == CHECKPOINTS and (whole.parents[1] / "train.json").exists():  # which deletes what is old
+        run = whole.parents[1].resolve()
+        path = run.with_name(f"{run.name}-{whole.name}")
     return path.with_name(f"{path.stem if path.is_file() else path.name}-{settings.kind}")
 
 

@@ -24,6 +24,9 @@ class Import:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights in it."""
 
+    def __post_init__(self) -> None:
+        require_words(self)
+
 
 @dataclass(frozen=True)
 class Export:

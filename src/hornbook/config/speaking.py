@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from hornbook.config.checks import above_zero, require, zero_or_more
+from hornbook.config.checks import above_zero, require, require_words, zero_or_more
 from hornbook.errors import UserError
 
 LARGE = 1e30
@@ -104,6 +104,7 @@ class Generate(Speaking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_words(self)
         above_zero(self, "tokens", "samples", "rows", "beams", "beam_groups")
         require(self, ("beams",), lambda x: x <= 1000, "1,000 at most")
         if self.file and self.prompt != "-":

@@ -77,6 +77,9 @@ class Tokenize:
     template: str | None = None
     """Word kind: what stands around a text, as in '[CLS] $A [SEP]'."""
 
+    def __post_init__(self) -> None:
+        require_words(self)
+
     def flags(self) -> dict[str, Any]:
         """The options that were given, for a tokeniser of words."""
         names = ("nfd", "lower", "strip_accents", "digits", "template")

@@ -133,16 +133,16 @@ def end_of_text_in_loss(s: Subject) -> Finding:
     if not bool((epoch(s).targets == eos).any()):
         return Finding(FAIL, "batches never give the end of text as a target: the model will never stop", 0.0)
     b = s.examples(1, s.width - 1)
-    b.targets[:, -1] = NO_TARGET
-    with_end = b.targets.clone()
-    with_end[:, -1] = eos
+    ends = b.targets.clone()
+    b.targets[:, -1], ends[:, -1] = (word := wheel(s)[-1]), eos
     loss = s.objective(s.model)
-    (nats, count), (more, counted) = loss(b.tokens, b.targets, None), loss(b.tokens, with_end, None)
+    (nats, count), (more, counted) = loss(b.tokens, b.targets, None), loss(b.tokens, ends, None)
     if not math.isfinite(float(nats)):
         raise NotApplicable("this model holds a text like that for impossible")
-    cost, wanted = float(more - nats), -float(s.model(b.tokens)[0, -1].float().log_softmax(-1)[eos])
+    last = -s.model(b.tokens)[0, -1].float().log_softmax(-1)
+    cost, wanted = float(more - nats + last[word]), float(last[eos])
     same = cost == wanted or abs(cost - wanted) <= ROUNDING * max(1.0, abs(float(more)))  # infinities are the same
-    if int(counted) == int(count) + 1 and same:
+    if int(counted) == int(count) and same:
         return Finding(PASS, "the end of text is learnt: what it costs here, in nats", cost)
     return Finding(FAIL, f"the end of text costs that instead of {wanted:.4g} nats: the model will never stop", cost)
 

@@ -31,8 +31,9 @@ def has_attention(model: Any) -> bool:
 
 def has_plain_heads(model: Any) -> bool:
     """Whether each head has keys of its own, and nothing is done with a head by itself before they meet."""
-    alike = all(m.key.out_features == m.query.out_features and m.query_norm is None for m in attentions(model))
-    return has_attention(model) and alike and model.config.positions != "rotary"
+    parts = [m for m in attentions(model) if hasattr(m, "query_norm")]
+    alike = all(m.key.out_features == m.query.out_features and m.query_norm is None for m in parts)
+    return bool(parts) and alike and model.config.positions != "rotary"
 
 
 ATTENTION: dict[str, Any] = {"fits": has_attention, "needs": "attention"}

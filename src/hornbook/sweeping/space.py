@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import random
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,8 +23,8 @@ FIXED = ("out", "like", "find_lr", "track", "device", "snapshots")
 """Settings of train that are the same in all trials."""
 TEXTS = ("data", "column")
 """Those that decide what is learnt and scored."""
-TRIED = 100
-"""Companions among which a value must have one that it goes together with."""
+TRIED = 200
+"""Trials that a value is tried in beforehand: in one of them it must be possible."""
 LOGARITHMIC = 10
 """Floats whose ends are this many times apart are drawn on a logarithmic scale."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -65,6 +67,11 @@ class Dimension:
         """Choices, or first and last."""
         return self.choices or (self.low, self.high)
 
+    @property
+    def some(self) -> Sequence[Any]:
+        """Choices, all numbers of a range in steps, or the ends of another one."""
+        return range(int(self.low), int(self.high) + 1, self.step) if self.step else self.ends
+
 
 def space(settings: Sweep) -> list[Dimension]:
     """The dimensions of a sweep, in the order given. UserError for what cannot be read, is unknown, or is refused
@@ -75,6 +82,8 @@ def space(settings: Sweep) -> list[Dimension]:
     for name in (names := [one.name for one in found]):
         if names.count(name) > 1:
             raise UserError(f"--over names {name} twice: give all its values at once, as in {GRAMMAR}")
+    if "model" not in names and (place := origin(settings.model)) is not None:
+        settings = dataclasses.replace(settings, model=str(place))  # a name of the Hub's is looked up once
     check(train_settings(settings, {}))
     for one in found:
         for value in one.ends:
@@ -83,18 +92,22 @@ def space(settings: Sweep) -> list[Dimension]:
 
 
 def require_possible(settings: Sweep, name: str, value: Any, others: list[Dimension]) -> None:
-    """UserError for a value that no trial can have, whichever ends of the `others` it meets. Between the ends of a
-    range a trial may fail all the same, as it is then told."""
-    refused = None
-    for ends in itertools.islice(itertools.product(*(other.ends for other in others)), TRIED):
+    """UserError for a value that is refused whatever the `others` are. Of too many trials to try all it is only where
+    some drawn by lot are refused in the same words. Between the ends of a range a trial may fail all the same, as it is
+    then told."""
+    values = [other.some for other in others]
+    count, lot = math.prod(map(len, values)), random.Random(0)
+    tried = itertools.product(*values) if count <= TRIED else ([lot.choice(v) for v in values] for _ in range(TRIED))
+    refused: dict[str, UserError] = {}
+    for chosen in tried:
         try:
-            check(train_settings(settings, {name: value} | dict(zip((o.name for o in others), ends, strict=True))))
+            check(train_settings(settings, {name: value} | dict(zip((o.name for o in others), chosen, strict=True))))
         except UserError as error:
-            refused = refused or error
+            refused.setdefault(str(error), error)
         else:
             return
-    if refused:
-        raise refused
+    if count <= TRIED or len(refused) == 1:
+        raise next(iter(refused.values()))
 
 
 def check(settings: Train) -> None:

@@ -40,7 +40,8 @@ FREE = ("out", "trials", "json", "workers", "engine", "threads")
 STOPPED = "stopped"
 """An attribute of a trial's life: somebody asked it to end."""
 UNIT = "unit"
-"""An attribute of the study: what its values are."""
+"""An attribute of the study and of each trial: what its values are."""
+OTHER_UNIT = "it is scored in {}, and others in {}, which cannot be compared"
 DEATHS = 3
 """Lives of a trial that may end unasked, as when memory runs out, before it counts as failed."""
 PATIENCE = 60.0

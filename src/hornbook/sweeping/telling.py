@@ -12,7 +12,7 @@ from hornbook.config import Sweep
 from hornbook.run import read_log
 from hornbook.small_files import read_object
 from hornbook.sweeping.space import Dimension, train_settings
-from hornbook.sweeping.study import TRIALS, UNIT, name_of, places
+from hornbook.sweeping.study import OTHER_UNIT, TRIALS, UNIT, name_of, places
 from hornbook.training.origin import origin
 from hornbook.training.pretrain import resolve
 
@@ -29,7 +29,8 @@ def found_by(settings: Sweep, dimensions: list[Dimension], study: Study, folder:
     `value` is bits per byte of the validation split (or what `unit` says), of a pruned trial its last
     evaluation's.
     """
-    rows = [row(settings, dimensions, folder, *one) for one in sorted(places(study).items())]
+    unit = study.user_attrs.get(UNIT, "bits per byte")
+    rows = [row(settings, dimensions, folder, unit, *one) for one in sorted(places(study).items())]
     done = [one for one in rows if one["state"] == "done"]
     return {
         "model": settings.model,
@@ -37,17 +38,22 @@ def found_by(settings: Sweep, dimensions: list[Dimension], study: Study, folder:
         "command": command(settings),
         "over": {one.name: {**dataclasses.asdict(one), "choices": list(one.choices)} for one in dimensions},
         "wanted": settings.trials,
-        "unit": study.user_attrs.get(UNIT, "bits per byte"),
+        "unit": unit,
         "best": min(done, key=lambda one: one["value"])["trial"] if done else None,
         "trials": rows,
     }
 
 
-def row(settings: Sweep, dimensions: list[Dimension], folder: Path, place: int, trial: FrozenTrial) -> dict[str, Any]:
-    """One trial."""
+def row(
+    settings: Sweep, dimensions: list[Dimension], folder: Path, unit: str, place: int, trial: FrozenTrial
+) -> dict[str, Any]:
+    """One trial; one that was scored in another unit, before the defaults were, counts as failed."""
+    other = trial.user_attrs.get(UNIT, unit)
     out, state = folder / TRIALS / name_of(place), STATES[trial.state.name]
     last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
     lines = read_log(out)
+    if other != unit and state in ("done", "pruned"):
+        state = "failed"
     return {
         "trial": place,
         "state": state,
@@ -57,7 +63,7 @@ def row(settings: Sweep, dimensions: list[Dimension], folder: Path, place: int, 
         else defaults(settings, dimensions, out),
         "steps": max((line.get("step", 0) for line in lines), default=0),
         "folder": str(out),
-        "why": trial.user_attrs.get("why", ""),
+        "why": trial.user_attrs.get("why", "" if other == unit else OTHER_UNIT.format(other, unit)),
     }
 
 

@@ -18,7 +18,18 @@ from hornbook.report.sweep_page import spelled, write_sweep
 from hornbook.run import read_log
 from hornbook.small_files import read_object
 from hornbook.sweeping.space import Dimension, space, train_settings
-from hornbook.sweeping.study import STOPPED, TRIALS, UNIT, kept_study, name_of, next_trial, open_study, optuna
+from hornbook.sweeping.study import (
+    OTHER_UNIT,
+    STOPPED,
+    TRIALS,
+    UNIT,
+    alone,
+    kept_study,
+    name_of,
+    next_trial,
+    open_study,
+    optuna,
+)
 from hornbook.sweeping.telling import found_by
 from hornbook.training.callbacks import Callback, Moment
 from hornbook.training.interrupt import Interrupted, interrupted_by_termination
@@ -28,8 +39,12 @@ from hornbook.training.pretrain import train_alone
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-MEASURES = ("validation_bits_per_byte", "validation_loss", "validation_masked_loss")
-"""What an evaluation is judged by: the first of these that it has."""
+UNITS = {
+    "validation_bits_per_byte": "bits per byte",
+    "validation_loss": "nats a token",
+    "validation_masked_loss": "nats a hidden token",
+}
+"""What an evaluation is judged by, the first of these that it has -> its unit."""
 
 
 class Pruned(Exception):
@@ -77,21 +92,21 @@ def work(settings: Sweep) -> dict[str, Any]:
 def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: Path, place: int, trial: Trial) -> None:
     """One trial from its settings to its value; Interrupted and KeyboardInterrupt leave it to be carried on."""
     states = optuna().trial.TrialState
-    values = {} if place == 0 else {one.name: one.draw(trial) for one in dimensions}
-    words = ", ".join(f"{name} {spelled(value)}" for name, value in values.items()) or "the defaults"
-    say(f"[trial {place}, {settings.trials} in all] {words}")
-    out = folder / TRIALS / name_of(place)
     try:
-        value, unit = run_value(settings, values, out, [follow(trial, folder, out, prune=place > 0)])
-        require_unit(study, unit)
+        with kept_study(folder):
+            values = {} if place == 0 else {one.name: one.draw(trial) for one in dimensions}
+            words = ", ".join(f"{name} {spelled(value)}" for name, value in values.items()) or "the defaults"
+            say(f"[trial {place}, {settings.trials} in all] {words}")
+            out = folder / TRIALS / name_of(place)
+            value, unit = run_value(settings, values, out, [follow(study, trial, folder, place)])
+            require_unit(study, trial, folder, place, unit)
+            study.tell(trial, value)
     except Pruned:
         say(f"trial {place} is pruned: worse than the others at that point")
         study.tell(trial, state=states.PRUNED)
-    except (Interrupted, KeyboardInterrupt):
-        trial.set_user_attr(STOPPED, True)
-        raise
-    except PassingError:  # which all others would meet too: this one is carried on when there is room
-        with contextlib.suppress(Exception):  # the study may lie on the same disk
+    except (Interrupted, KeyboardInterrupt, PassingError):
+        # what would meet all others too: this one is carried on; on a full disk the study may not take even this
+        with contextlib.suppress(Exception):
             trial.set_user_attr(STOPPED, True)
         raise
     except UserError as error:
@@ -101,8 +116,6 @@ def attempt(settings: Sweep, dimensions: list[Dimension], study: Study, folder: 
         say(f"trial {place} failed: {error}")
         trial.set_user_attr("why", str(error))
         study.tell(trial, state=states.FAIL)
-    else:
-        study.tell(trial, value)
 
 
 def run_value(settings: Sweep, values: Mapping[str, Any], out: Path, callbacks: list[Callback]) -> tuple[float, str]:
@@ -113,27 +126,31 @@ def run_value(settings: Sweep, values: Mapping[str, Any], out: Path, callbacks: 
         run = dataclasses.replace(run, threads=read_object(known).get("threads"))
     summary = train_alone(run, callbacks)
     scores = summary.get("validation", {})
-    value, unit = scores.get("bits_per_byte"), "bits per byte"
+    value, unit = scores.get("bits_per_byte"), UNITS["validation_bits_per_byte"]
     if value is None and scores.get("nats") is not None:
-        value, unit = scores["nats"] / scores["targets"], "nats a token"
+        value, unit = scores["nats"] / scores["targets"], UNITS["validation_loss"]
     if value is None and summary.get("pseudo_perplexity"):
-        value, unit = math.log(summary["pseudo_perplexity"]), "nats a hidden token"
+        value, unit = math.log(summary["pseudo_perplexity"]), UNITS["validation_masked_loss"]
     if value is None or not math.isfinite(value):
         raise WorkError("its validation score is no number")
     return float(value), unit
 
 
-def require_unit(study: Study, unit: str) -> None:
-    """WorkError where a value is of another unit than the first one's."""
-    if (known := study.user_attrs.get(UNIT)) is None:
-        study.set_user_attr(UNIT, unit)
-    elif known != unit:
-        raise WorkError(f"it is scored in {unit}, and others in {known}, which cannot be compared")
+def require_unit(study: Study, trial: Trial, folder: Path, place: int, unit: str) -> None:
+    """WorkError where a trial is scored in another unit than the defaults, or before these, the first scored one."""
+    with alone(folder):
+        known = study.user_attrs.get(UNIT)
+        if known is None or place == 0:
+            study.set_user_attr(UNIT, unit)
+        elif known != unit:
+            raise WorkError(OTHER_UNIT.format(unit, known))
+    trial.set_user_attr(UNIT, unit)
 
 
-def follow(trial: Trial, folder: Path, out: Path, prune: bool) -> Callback:
+def follow(study: Study, trial: Trial, folder: Path, place: int) -> Callback:
     """A callback that reports each evaluation, and those from before the run was carried on; raises Pruned."""
     seen: list[float] = []
+    out = folder / TRIALS / name_of(place)
 
     def report(value: float) -> None:
         seen.append(value)
@@ -144,16 +161,22 @@ def follow(trial: Trial, folder: Path, out: Path, prune: bool) -> Callback:
             return
         with kept_study(folder):
             if not seen:
+                require_unit(study, trial, folder, place, UNITS[measure(moment.values) or ""])
                 lines = [line for line in read_log(out) if line.get("step", 0) < moment.step]
                 for earlier in filter(None, map(judged, lines)):
                     report(earlier)
             report(value)
-            if prune and trial.should_prune():
+            if place > 0 and trial.should_prune():
                 raise Pruned
 
     return at
 
 
+def measure(values: Mapping[str, Any]) -> str | None:
+    """What an evaluation is judged by."""
+    return next((name for name in UNITS if values.get(name) is not None), None)
+
+
 def judged(values: Mapping[str, Any]) -> float | None:
     """What an evaluation found."""
-    return next((values[name] for name in MEASURES if values.get(name) is not None), None)
+    return None if (name := measure(values)) is None else values[name]

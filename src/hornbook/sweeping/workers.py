@@ -23,7 +23,7 @@ from hornbook.data.engines import opened_ray
 from hornbook.errors import UserError
 from hornbook.progress import Bar, say
 from hornbook.small_files import read_object
-from hornbook.sweeping.study import SETTINGS, places
+from hornbook.sweeping.study import SETTINGS, kept_study, places
 from hornbook.sweeping.trials import folder_of, prepare, work
 from hornbook.training.interrupt import Interrupted, deferred_interrupts
 
@@ -51,7 +51,7 @@ def sweep(settings: Sweep) -> dict[str, Any]:
         crew = by_ray if settings.engine == "ray" else by_processes
         threads = machine.number_of(settings.threads or 1, "thread")
         say(f"{settings.workers} workers, {threads} each; what they say is in {folder / LOGS}")
-        with Bar("sweep") as bar, deferred_interrupts() as asked:
+        with kept_study(folder), Bar("sweep") as bar, deferred_interrupts() as asked:
             for _ in crew(settings, folder, asked):
                 bar.show(ended(study), settings.trials, f"{ended(study)} of {settings.trials} trials")
             if asked():
