@@ -126,6 +126,9 @@ def test_a_foreign_classifier_without_named_labels_has_numbered_ones(tmp_path: P
     (tmp_path / "m" / "config.json").write_text(json.dumps(spelled | {"id2label": {"0": "only"}}))
     with pytest.raises(UserError, match="two or more"):
         read_config(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(spelled | {"problem_type": "multi_label_classification"}))
+    with pytest.raises(UserError, match="problem_type multi_label_classification: only single_label"):
+        read_config(tmp_path / "m")
 
 
 def test_a_class_head_stays_as_it_is_when_the_rest_is_quantised() -> None:

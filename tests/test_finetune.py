@@ -27,7 +27,7 @@ from hornbook.report.record import open_records
 from hornbook.training import batch_size
 from hornbook.training.callbacks import Moment
 from hornbook.training.engine import Engine
-from hornbook.training.finetune import finetune
+from hornbook.training.finetune import finetune, require_whole
 from hornbook.training.task_work import balanced
 from test_lessons import with_specials
 
@@ -350,10 +350,23 @@ def test_what_cannot_learn_a_task_says_so(taught: tuple[Path, Path], tmp_path: P
         (settings(data, tmp_path / "x", label="star"), "Its columns: review, stars"),
         (settings(tmp_path / "no.csv", tmp_path / "x"), "no.csv"),
         (settings(data, tmp_path / "x", task="sumarise"), "Did you mean 'summarise'"),
+        (settings(data, tmp_path / "x", template="chatml"), "--template is for conversations and preferences"),
+        (settings(rows, tmp_path / "x", class_weights="balanced"), "--class-weights is for classes"),
+        (settings(data, tmp_path / "x", score_generated=True), "--score-generated is for written answers"),
+        (settings(data, tmp_path / "x", beta=0.2), "--beta is for preferences"),
     ):
         with pytest.raises(UserError, match=words):
             finetune(attempt)
         assert not (tmp_path / "x" / "train.json").exists()
+
+
+def test_matrices_that_are_split_are_refused_where_whole_ones_are_measured(tmp_path: Path) -> None:
+    rows, split = jsonl(tmp_path / "p.jsonl", pairs(12)), {"tensor": 2}
+    asked = settings(rows, tmp_path / "x", **split)
+    with pytest.raises(UserError, match=r"--tensor splits matrices.* measured on whole ones"):
+        require_whole(asked, wanted_task(asked))
+    named = settings(reviews(tmp_path / "r.csv"), tmp_path / "x", **split)
+    require_whole(named, wanted_task(named))
 
 
 @pytest.mark.parametrize(

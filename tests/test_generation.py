@@ -374,6 +374,22 @@ def answers_in(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_a_prompt_in_a_file_ends_where_its_line_does(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes("one\f and\u2028 so on\r\n\ntwo".encode())
+    wanted = prompt_file.wanted(Generate("m", file=str(tmp_path / "in.txt"), out="o"))
+    assert [line.prompt for line in wanted] == ["one\f and\u2028 so on", "two"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [({"temperature": 0.7}, "temperature"), ({"seed": 3}, "seed"), ({"top_k": 5}, "top-k")]
+)
+def test_what_draws_is_refused_beside_beams_that_are_not_drawn(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=f"--{named} is about drawing.*--beam-sampling"):
+        Generate("m", beams=4, **given)
+    assert Generate("m", beams=4, beam_sampling=True, **given).beams == 4
+    assert Generate("m", beams=4, temperature=0.0, repetition_penalty=1.2).beams == 4
+
+
 def test_a_file_of_prompts_is_answered_in_order_as_each_would_be_alone(speaking: LanguageModel, tmp_path: Path) -> None:
     prompts = ["One", "Another one", "x" * 60, "Three"]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))

@@ -25,6 +25,7 @@ from hornbook.errors import UserError, WorkError
 from hornbook.exchange import import_model
 from hornbook.formats.sources import published
 from hornbook.formats.weights import Stored, open_weights
+from hornbook.generation.sampling import ends
 from hornbook.run import Run
 
 TRANSFORMERS = [name for name in models.families() if hasattr(next(iter(models.family(name).SIZES.values())), "heads")]
@@ -231,6 +232,9 @@ def test_several_end_tokens_stay_in_generation_config(tmp_path: Path) -> None:
     import_model(Import(str(tmp_path / "folder"), str(tmp_path / "out")))
     kept = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     assert (kept["eos_token_id"], kept["temperature"], "odd" in kept) == ([0, 7], 0.6, False)
+    for folder in ("folder", "out"):  # and end what is written
+        config = load(tmp_path / folder).config
+        assert ends(config) == {0, 7} | {config.eos}
 
 
 def test_an_encoder_without_a_head_arrives_too(tmp_path: Path) -> None:

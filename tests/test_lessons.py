@@ -275,17 +275,47 @@ def test_a_template_that_rewrites_what_was_said_is_refused_and_what_it_suggests_
     assert mask.any()
 
 
-def test_a_preference_is_two_segments_with_the_same_prompt() -> None:
-    model = talker()
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_preference_is_two_segments_with_the_same_prompt(name: str) -> None:
+    model = talker(context=400)
+    teach_words(model, Finetune("m", "d", template=name))  # type: ignore[arg-type]
     pair = Preference(({"role": "user", "content": "Hello"},), "Hi!", "Go away.")
-    piece = Lessons(model, task(Preference), 100).piece(pair)
+    piece = Lessons(model, task(Preference), 400).piece(pair)
     assert piece is not None
     assert set(piece.own.tolist()) == {1, 2}
+    prompt = chat_ids(model.tokenizer, [dict(message) for message in pair.messages])
     for number, answer in ((1, "Hi!"), (2, "Go away.")):
         at = piece.own == number
         half = Piece(piece.tokens[at], piece.targets[at])
-        assert learnt(model, half) == f"{answer}<|endoftext|>"
-        assert text_of(model, half.tokens).startswith("<|endoftext|>User: Hello\n\nAssistant:")
+        assert learnt(model, half) == f"{BEGINNINGS[name]}{answer}{ENDS[name]}"  # as in a conversation
+        assert half.tokens[: len(prompt)].tolist() == prompt
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_answer_is_spelled_as_the_template_spells_the_assistant_s_turn(name: str) -> None:
+    model = talker(context=400)
+    teach_words(model, Finetune("m", "d", template=name))  # type: ignore[arg-type]
+    piece = Lessons(model, task(Asked, **ASKED), 400).piece(Asked({"a": "A long story."}, "Short."))
+    assert learnt(model, piece) == f"{BEGINNINGS[name]}Short.{ENDS[name]}"
+
+
+def test_an_answer_in_a_template_that_rewrites_what_was_said_is_learnt_as_it_is() -> None:
+    model = talker()
+    jinja = "{% for m in messages %}{{ m['content'] if loop.last else 'x' }}{% endfor %}{{ eos_token }}"
+    model.tokenizer = with_template(model.tokenizer, jinja)
+    piece = Lessons(model, task(Asked, **ASKED), 200).piece(Asked({"a": "A long story."}, "Short."))
+    assert learnt(model, piece) == "Short.<|endoftext|>"
+
+
+def test_an_encoder_is_given_every_field_of_a_question() -> None:
+    model = talker("transformer")
+    fields = {"context": "It rains.", "question": "What falls?"}
+    asked = task(Asked, plain="{context}\nQ: {question}", chat="", long="context", tokens=20)
+    ids, source = Lessons(model, asked, 200).prompt(Asked(fields, "Rain."))
+    assert text_of(model, ids[:source]) == "It rains.\nQ: What falls?"
+    model.config = model.config.replace(bos=None)
+    with pytest.raises(UserError, match="no token that opens a text"):
+        Lessons(model, asked, 200).prompt(Asked(fields, "Rain."))
 
 
 def test_new_tokens_begin_as_the_mean_of_all_and_change_no_other_logit() -> None:

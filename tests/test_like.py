@@ -71,6 +71,12 @@ def test_a_run_by_the_clock_is_repeated_bit_for_bit(text_folder: Path, tmp_path:
             assert (tmp_path / name / file).read_bytes() == (out / file).read_bytes()
 
 
+def test_a_finetuned_run_is_not_repeated_as_if_it_had_been_trained_on_text(tmp_path: Path) -> None:
+    folder = by_the_clock(tmp_path / "x", task_name="reviews")
+    with pytest.raises(UserError, match="that run was finetuned; `hornbook finetune`"):
+        settings_of(str(folder))
+
+
 def test_what_is_given_beside_it_is_changed_and_said(made: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = made.with_name("y")
     main(["train", "--like", str(made), "--out", str(out), "--seed", "0", "--steps", "10"])  # 0 is the usual seed

@@ -107,6 +107,15 @@ def test_an_epoch_ends_where_the_first_corpus_has_been_read_once() -> None:
         assert numbers[corpora == corpus].max() < count + 1
 
 
+def test_how_much_of_several_texts_a_batch_reads_is_their_mean_by_share() -> None:
+    sampler = MixedBatches(mixed(3, 1), batch=4, context=8, seed=0)
+    shares, windows = (0.75, 0.25), [one.windows for one in sampler.samplers]
+    read = [4 * share / count for share, count in zip(shares, windows, strict=True)]  # of each text, in a batch
+    assert sampler.read_by_batch == pytest.approx(sum(s * r for s, r in zip(shares, read, strict=True)))
+    alone = sampler.samplers[0]
+    assert alone.read_by_batch == pytest.approx(1 / alone.per_epoch)
+
+
 def test_corpora_of_one_length_are_read_in_orders_of_their_own() -> None:
     text = Mixed(("a", "b"), (counting([300], 0), counting([300], 1000)), shared((1, 1)))
     one, two = MixedBatches(text, 4, 8, seed=0).samplers

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
 
 from helpers import VOCAB, stream, tiny_model
 from hornbook import machine
@@ -26,9 +28,11 @@ from hornbook.data.shards import Shard
 from hornbook.errors import UserError
 from hornbook.evaluation.score import score
 from hornbook.log import read_log
-from hornbook.parallel.processes import Processes, mesh_shape
+from hornbook.parallel.processes import DIMENSIONS, Processes, mesh_shape, take_gpu
+from hornbook.parallel.sharding import averaged
 from hornbook.parallel.tensors import total_norm
 from hornbook.training import pretrain
+from hornbook.training.objective import Objective
 from hornbook.training.pretrain import train
 from hornbook.training.together import require_possible
 
@@ -202,6 +206,22 @@ def test_a_run_begun_by_some_is_ended_by_others(text: Path, tmp_path: Path, firs
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", ["data", "shard"])
+def test_an_adapter_learns_over_several_processes_what_it_does_in_one(how: str, text: Path, tmp_path: Path) -> None:
+    alone(command(text, tmp_path / "base", 40))
+    flags = "--lora=4 --steps=40 --lr=0.01 --batch=4 --precision=float32 --device=cpu --threads=1 --attention=fused "
+    flags += "--float32-matmul=highest --compile=no --eval-tokens=500 --eval-every=20 --warmup=5"
+    adapted = ["train", str(tmp_path / "base"), f"--data={text}", *flags.split()]
+    alone([*adapted, f"--out={tmp_path / 'one'}"])
+    finished(several(2, [*adapted, f"--out={tmp_path / 'two'}", f"--parallel={how}"]))
+    near(tmp_path / "one", tmp_path / "two")
+    files = [load_file(tmp_path / run / "adapter_model.safetensors") for run in ("one", "two")]
+    assert files[0].keys() == files[1].keys()
+    for name, tensor in files[0].items():
+        assert float((files[1][name] - tensor).norm()) < 1e-3 * float(tensor.norm()), name
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again_and_nothing_shows(text: Path, tmp_path: Path) -> None:
     whole, struck = tmp_path / "whole", tmp_path / "struck"
     more = ("--parallel=shard", "--dropout=0.1")
@@ -287,6 +307,32 @@ def test_scoring_is_shared_out_and_every_target_counted_once() -> None:
     assert all(part.targets.sum() > 300 for part in parts)
 
 
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    take_gpu(torch.device("cuda"), 1)
+    assert taken == [1]
+    with pytest.raises(UserError, match="3 processes at least on a machine with 2 GPUs: start 2"):
+        take_gpu(torch.device("cuda"), 2)
+    with pytest.raises(UserError, match="--device cuda:1: each process takes a GPU of its own"):
+        take_gpu(torch.device("cuda:1"), 0)
+    assert taken == [1]
+
+
+def test_buffers_are_not_sent_again_at_every_step(tmp_path: Path) -> None:
+    """A quantised base keeps its codes in them."""
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1, 1, 1), mesh_dim_names=DIMENSIONS)
+        spread = averaged(Objective(tiny_model("llama")), Processes(0, 2, mesh))  # as if there were another one
+        assert isinstance(spread, torch.nn.parallel.DistributedDataParallel)
+        assert not spread.broadcast_buffers
+    finally:
+        dist.destroy_process_group()
+
+
 def test_processes_are_arranged_by_machine() -> None:
     assert mesh_shape(8, 4, "data", 1) == (8, 1, 1)
     assert mesh_shape(8, 4, "shard", 1) == (1, 8, 1)
@@ -305,6 +351,8 @@ def test_processes_are_arranged_by_machine() -> None:
         ({"find_lr": True}, "--find-lr is one process's work"),
         ({"parallel": "shard", "optimizer": "adafactor"}, "adafactor needs whole matrices"),
         ({"tensor": 2, "snapshots": 5}, "--snapshots needs whole models"),
+        ({"tensor": 2, "lora": 4}, "--lora adapts whole ones"),
+        ({"tensor": 2, "tasks": ("hellaswag",)}, "--tasks needs whole models"),
     ],
 )
 def test_what_needs_one_process_says_so(changes: dict[str, Any], told: str) -> None:

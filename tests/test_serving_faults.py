@@ -406,6 +406,27 @@ def test_an_exception_of_the_model_ends_the_answers_not_the_server(stream: bool)
         assert server.http.get("/health").status_code == 200
 
 
+def test_answers_that_find_no_room_beside_others_end_and_give_their_places_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = Engine.make_room
+
+    def full(engine: Engine, answers: Any) -> Any:
+        if engine.running:
+            raise MemoryError("no room")
+        return good(engine, answers)
+
+    monkeypatch.setattr(Engine, "make_room", full)
+    with running({"m": slowed(rung("llama"), 0.01)}) as server:
+        first = asking(server, max_tokens=200)
+        until(lambda: bool(server.site.served["m"].worker.engine.running))
+        found = server.http.post("/v1/completions", json={"prompt": "b", "max_tokens": 200, "no_repeat_ngram": 9})
+        assert (found.status_code, "the model failed" in found.text) == (500, True)
+        first.close()
+        until(server.idle)
+        works(server)
+
+
 def test_logits_that_are_no_numbers_are_told_as_an_error() -> None:
     model = rung("llama")
     with running({"m": model}) as server:

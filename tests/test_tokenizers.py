@@ -246,6 +246,24 @@ def test_a_folder_without_a_readable_tokeniser_is_refused_in_one_line(tmp_path, 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        ([{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}], "b"),
+        ([{"name": "tool_use", "template": "a"}], None),
+        (["odd"], None),
+        (None, None),
+        ("c", "c"),
+    ],
+)
+def test_of_several_chat_templates_the_default_is_taken(stated, kept, tmp_path):
+    train_tokenizer("bytes", []).save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": stated}))
+    assert load_tokenizer(tmp_path).config.get("chat_template") == kept
+    assert ("chat_template" in load_tokenizer(tmp_path).config) == (kept is not None)
+
+
 def test_a_missing_tokeniser_is_refused():
     with pytest.raises(UserError, match="no such file or folder"):
         load_tokenizer("nowhere")

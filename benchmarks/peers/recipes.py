@@ -45,11 +45,12 @@ class Budget:
         """Of the time that is over: 0 to 1."""
         return min(1.0, (time.time() - self.began) / self.seconds)
 
-    def say(self, step: int, loss: float) -> None:
+    def say(self, step: int, loss: float | None = None) -> None:
         """A line on standard error, now and then."""
         if time.time() - self.spoke > SPEAK:
             self.spoke = time.time()
-            print(f"{100 * self.share:3.0f} %  step {step}  loss {loss:.3f}", file=sys.stderr, flush=True)
+            told = "" if loss is None else f"  loss {loss:.3f}"
+            print(f"{100 * self.share:3.0f} %  step {step}{told}", file=sys.stderr, flush=True)
 
 
 def nanogpt(given: argparse.Namespace, budget: Budget) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def trainer(given: argparse.Namespace, budget: Budget) -> dict[str, Any]:
     class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
             control.should_training_stop = budget.share >= 1
-            budget.say(state.global_step, math.nan)
+            budget.say(state.global_step)  # whose loss the Trainer keeps to itself
 
     layers, dim, heads, context = given.sizes
     off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}

@@ -18,7 +18,7 @@ from hornbook.atomic import write_json
 from hornbook.config import Quantization
 from hornbook.errors import UserError, unknown
 from hornbook.formats.coded import coded_weights, fill_coded, match_coded, read_quantization, spelled_quantization
-from hornbook.formats.config_json import read_config
+from hornbook.formats.config_json import read_config, with_ends
 from hornbook.formats.filling import build_empty, check_finite, fill, match
 from hornbook.formats.huggingface import stored_weights, to_hf_config
 from hornbook.formats.peft import put_on, refill, save_adapter
@@ -170,7 +170,7 @@ def load_folder(
     """
     if is_adapter(folder):
         return load_adapted(folder, device, dtype, how, changes)
-    config, kept = read_config(folder).replace(**changes or {}), read_quantization(folder)
+    config, kept = with_ends(read_config(folder), folder).replace(**changes or {}), read_quantization(folder)
     if kept is not None and how is not None:
         raise UserError(f"{folder} is quantised already ({described(kept)}): leave out bits")
     if only_parts(folder):

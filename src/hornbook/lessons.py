@@ -99,7 +99,7 @@ class Lessons:
                 self.counts.lost += 1
                 return None
             prompt, source = self.asked(fields)
-            return self.learnt(prompt, self.answer(example.answer), source)
+            return self.learnt(prompt, self.answer(example.answer, fields, prompt), source)
         if isinstance(example, Choice):
             return self.ending(example.prompt, example.endings[example.answer])
         if isinstance(example, LastWord):
@@ -169,16 +169,23 @@ class Lessons:
 
     def asked(self, fields: Any) -> tuple[list[int], int]:
         if self.model.reads_source:
-            ids = self.tokenizer.encode(fields[self.task.long])
+            ids = self.tokenizer.encode(
+                fields[self.task.long] if len(fields) == 1 else self.task.plain.format(**fields)
+            )
             return [*ids, self.start], len(ids)
         if self.converses:
-            return chat_ids(self.tokenizer, [{"role": "user", "content": self.task.chat.format(**fields)}]), 0
+            return chat_ids(self.tokenizer, self.said(fields)), 0
         return self.opened(self.tokenizer.encode(self.task.plain.format(**fields))), 0
+
+    def said(self, fields: Any) -> list[dict[str, str]]:
+        """What a model that converses is asked."""
+        return [{"role": "user", "content": self.task.chat.format(**fields)}]
 
     @property
     def start(self) -> int:
-        """What an encoder-decoder begins to write after."""
-        assert self.config.bos is not None
+        """What an encoder-decoder begins to write after. UserError where there is none."""
+        if self.config.bos is None:
+            raise UserError("this model has no token that opens a text, behind which its answers could begin")
         return self.config.bos
 
     @cached_property
@@ -198,14 +205,28 @@ class Lessons:
             raise UserError("the chat template does not end the assistant's turn with a token that ends texts")
         return found[-1]
 
-    def answer(self, text: str) -> list[int]:
-        """An answer with its end, cut to what the task allows."""
-        words = self.tokenizer.encode(text if self.converses or self.model.reads_source else f" {text}")
+    def answer(self, text: str, fields: Any, prompt: list[int]) -> list[int]:
+        """An answer to the prompt of these fields with its end, cut to what the task allows."""
+        if self.model.reads_source:
+            words = [*self.tokenizer.encode(text), self.end]
+        elif self.converses:
+            words = self.turn(self.said(fields), prompt, text)
+        else:
+            words = [*self.tokenizer.encode(f" {text}"), self.end]
         most = min(self.task.tokens, self.context // 2)
-        if len(words) + 1 > most:
+        if len(words) > most:
             self.counts.shortened += 1
-            return words[:most]
-        return [*words, self.end]
+        return words[:most]
+
+    def turn(self, said: list[dict[str, str]], prompt: list[int], text: str) -> list[int]:
+        """The assistant's turn behind a conversation and its ids, up to the token that ends it, as the template spells
+        it; the text as it is where the template then spells otherwise what was said before."""
+        whole = chat_ids(self.tokenizer, [*said, {"role": "assistant", "content": text}], answer=False)
+        new, ends = whole[len(prompt) :], {self.end, self.config.eos, *self.config.stops}
+        last = next((at for at, token in enumerate(new, start=1) if token in ends), None)
+        if whole[: len(prompt)] != prompt or last is None:
+            return [*self.tokenizer.encode(text), self.end]
+        return new[:last]
 
     def ending(self, prompt: str, right: str, least: int = 0) -> Piece | None:
         """What a text ends with, `least` tokens or more, in the form in which it is measured: both encoded together,
@@ -249,8 +270,9 @@ class Lessons:
         """Both answers, as two segments; each with its own copy of the conversation."""
         parts = []
         for number, answer in enumerate((example.chosen, example.rejected), start=1):
-            prompt = chat_ids(self.tokenizer, [dict(message) for message in example.messages])
-            part = self.learnt(prompt, [*self.tokenizer.encode(answer.strip()), self.end])
+            said = [dict(message) for message in example.messages]
+            prompt = chat_ids(self.tokenizer, said)
+            part = self.learnt(prompt, self.turn(said, prompt, answer.strip()))
             if part is None:
                 return None
             parts.append(replace(part, segments=np.full(len(part), number, np.int32)))

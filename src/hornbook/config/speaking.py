@@ -15,6 +15,10 @@ LARGE = 1e30
 """The most that may be added to a logit: sums stay numbers in float32."""
 
 
+DRAWING = ("top_k", "top_p", "min_p", "typical_p", "seed")
+"""Settings that do nothing where the likeliest is taken."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is drawn from a model's logits. Applied in the order of these fields."""
@@ -116,6 +120,12 @@ class Generate(Speaking):
         of_beams = self.beam_sampling, self.beam_groups > 1, self.diversity, self.length_penalty != 1
         if self.beams == 1 and any(of_beams):
             raise UserError("--beam-sampling, --beam-groups, --diversity and --length-penalty need --beams above 1")
+        idle = {name: getattr(self, name) for name in DRAWING if getattr(self, name) != getattr(Sampling, name)}
+        if self.beams > 1 and not self.beam_sampling and (self.temperature not in (0, 1) or idle):
+            name = (next(iter(idle), "temperature")).replace("_", "-")
+            raise UserError(
+                f"--{name} is about drawing, and --beams takes the likeliest: add --beam-sampling to draw them"
+            )
         if bool(self.file) != bool(self.out):
             raise UserError("--file names the prompts and --out the file for the answers: one needs the other")
         if "" in self.stop:

@@ -75,7 +75,7 @@ class Batches:
         self.shard, self.batch, self.context, self.seed, self.apart = shard, batch, context, seed, apart
         self.targets = len(shard.tokens) - 1
         self.windows = -(-self.targets // context) + 1  # one more than fit, because they start at an offset
-        self.per_epoch = self.windows / batch
+        self.per_epoch, self.read_by_batch = self.windows / batch, batch / self.windows
 
     def get(self, k: int) -> Batch:
         """Batch number k = 0, 1, ..."""

@@ -110,8 +110,10 @@ class MixedBatches:
                 self.samplers.append(Batches(shard, batch, context, own, apart))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
-        pairs = zip(self.samplers, mixed.weights, strict=True)
+        pairs = list(zip(self.samplers, mixed.weights, strict=True))
         self.per_epoch = float(min(sampler.windows / weight for sampler, weight in pairs)) / batch
+        self.read_by_batch = batch * float(sum(weight**2 / sampler.windows for sampler, weight in pairs))
+        """Of each corpus by its share, for its share counts in what is learnt."""
 
     def get(self, k: int) -> Batch:
         """Batch number k = 0, 1, ..."""

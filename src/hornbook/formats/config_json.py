@@ -41,6 +41,18 @@ def read_config(folder: Path) -> ModelConfig:
     return parse_config(spelled, str(path))
 
 
+def with_ends(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The config, with the tokens that end texts by generation_config.json alone: instructed models often name more of
+    them there."""
+    if not (path := folder / "generation_config.json").is_file():
+        return config
+    stated = read_object(path).get("eos_token_id")
+    found = stated if isinstance(stated, list) else [stated]
+    known = {config.eos, *config.stops}
+    more = tuple(dict.fromkeys(i for i in found if type(i) is int and 0 <= i < config.vocab and i not in known))
+    return config.replace(stops=config.stops + more) if more else config
+
+
 def parse_config(spelled: Mapping[str, Any], path: str = "config.json") -> ModelConfig:
     """The config that a JSON object describes, with all its numbers checked; UserErrors begin with `path`.
 

@@ -64,6 +64,8 @@ def to_classes(config: ModelConfig, family: ModuleType) -> dict[str, Any]:
     }
 
 
+ONE_OF_SEVERAL = "single_label_classification"
+"""The kind of classes that there is here: the others' scores are no shares of one."""
 MOST_LABELS = 100_000
 """Classes that a config.json may ask for."""
 
@@ -72,6 +74,8 @@ def from_classes(spelled: Mapping[str, Any]) -> tuple[str, ...]:
     """Labels by their ids; none where the architecture is no classifier. UserError for fewer than two."""
     if not any(str(name).endswith(CLASSIFIER) for name in spelled.get("architectures") or ()):
         return ()
+    if (kind := spelled.get("problem_type")) not in (None, ONE_OF_SEVERAL):
+        raise UserError(f"config.json has the problem_type {str(kind)[:40]}: only {ONE_OF_SEVERAL} is built here")
     count = int(spelled.get("num_labels") or 2)
     if count > MOST_LABELS:
         raise UserError(f"config.json has num_labels {str(count)[:40]}, which is absurd: the most is {MOST_LABELS:,}")

@@ -84,10 +84,11 @@ def save_adapter(folder: Path, model: LanguageModel, dtype: torch.dtype) -> None
 
 def adapter_sizes(model: LanguageModel) -> list[int]:
     """How many numbers each tensor has that `save_adapter` writes."""
-    kept = adapters(model)
-    found = [fused(slot, kept) for slot in slots(build_empty(model.config)) if not kept.keys().isdisjoint(slot.ours)]
-    heads = [] if model.class_head is None else [p.numel() for p in model.class_head.parameters()]
-    return [tensor.numel() for whole in found for tensor in (whole.A, whole.B)] + heads
+    kept, found = adapters(model), list[int]()
+    for slot in slots(build_empty(model.config)):
+        rank = sum(kept[name].rank for name in slot.ours if name in kept)
+        found += [rank * slot.width, rank * sum(slot.heights)] if rank else []
+    return found + ([] if model.class_head is None else [p.numel() for p in model.class_head.parameters()])
 
 
 def class_names(model: LanguageModel) -> dict[str, str]:

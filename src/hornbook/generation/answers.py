@@ -10,8 +10,8 @@ from hornbook.config import Sampling
 from hornbook.generation.sampling import Place
 from hornbook.generation.text_stream import TextStream
 
-Finish = Literal["stop", "length", "cancelled", "error"]
-"""The model or a stop string ended it; a limit did; the asker did; it could not go on."""
+Finish = Literal["stop", "length", "cancelled", "error", "failed"]
+"""The model or a stop string ended it; a limit did; the asker did; no token could follow; what ran it broke."""
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,8 @@ class Engine:
         group[0].read += len(parts[0])
         if len(group) == 1 and group[0].read < len(group[0].answer.window):
             return
-        self.reading = self.reading[len(group) :]
         self.join([reading.answer for reading in group], cache)
+        self.reading = self.reading[len(group) :]  # now: whatever fails before, no answer is lost sight of
         last = hidden[torch.arange(len(group), device=self.device), lengths - 1]
         self.choose([reading.answer for reading in group], self.model.head(last))
         self.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,10 +86,15 @@ def wanted(settings: Generate) -> list[Line]:
     """Every line that there is to be. UserError where there is no prompt, or the file cannot be read."""
     file = str(settings.file)
     found = read_documents(file, settings.column)
-    prompts = list(found) if is_rows(file) else [line for text in found for line in text.splitlines() if line.strip()]
+    prompts = list(found) if is_rows(file) else lines(found)
     if not prompts:
         raise UserError(f"{file} holds no prompt")
     return [Line(i, sample, prompt) for i, prompt in enumerate(prompts) for sample in range(settings.samples)]
+
+
+def lines(texts: Iterable[str]) -> list[str]:
+    """A prompt a line, which line feeds end and nothing else; empty ones are none."""
+    return [line for text in texts for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def fingerprint(settings: Generate) -> str:

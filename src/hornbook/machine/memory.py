@@ -65,9 +65,11 @@ def forget_peak(device: torch.device) -> bool:
 
 
 def available_memory(device: torch.device | None = None) -> int:
-    """Bytes that can be taken without swapping, within the limits of a container; of a CUDA device, its free ones."""
+    """Bytes that can be taken without swapping, within the limits of a container; of a CUDA device, its free ones and
+    those that torch keeps for itself without using them."""
     if device is not None and device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + idle
     if found := read_kilobytes("/proc/meminfo", "MemAvailable"):
         room = group_memory(GROUP, GROUPS)
         return found if room is None else min(found, room)

@@ -52,7 +52,7 @@ def seconds_of(run: Callable[[], object], device: torch.device, most: int = 8) -
     synchronize(device)
     found: list[float] = []
     while len(found) < 2 or (len(found) < most and sum(found) < PATIENCE):
-        found.append(seconds_on_gpu(run) if device.type == "cuda" else seconds_here(run, device))
+        found.append(seconds_on_gpu(run, device) if device.type == "cuda" else seconds_here(run, device))
     return found
 
 
@@ -63,13 +63,14 @@ def seconds_here(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def seconds_on_gpu(run: Callable[[], object]) -> float:
-    """By the GPU's own clock, so that the way there does not count."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
+def seconds_on_gpu(run: Callable[[], object], device: torch.device) -> float:
+    """By the clock of that GPU, so that the way there does not count."""
+    with torch.cuda.device(device):  # whose stream the events are put on
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
     return start.elapsed_time(end) / 1000
 
 

@@ -138,7 +138,7 @@ def joined(device: str, how: str = "data", tensor: int = 1, timeout: float = 600
         return
     kind, rank = torch.device(device).type, int(os.environ["RANK"])
     if kind == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        take_gpu(torch.device(device), int(os.environ["LOCAL_RANK"]))
     limit = datetime.timedelta(seconds=timeout)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, store=own_store(limit), rank=rank, world_size=size, timeout=limit)
@@ -152,6 +152,17 @@ def joined(device: str, how: str = "data", tensor: int = 1, timeout: float = 600
         heart.at_rest()
     finally:
         dist.destroy_process_group()
+
+
+def take_gpu(device: torch.device, number: int) -> None:
+    """Let this process, of that number on its machine, use a GPU of its own. UserError where there is none."""
+    if device.index is not None:
+        raise UserError(f"--device {device}: each process takes a GPU of its own, so leave out the number")
+    if number >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"{number + 1} processes at least on a machine with {count} GPUs: start {count} (--nproc-per-node)"
+        )
+    torch.cuda.set_device(number)
 
 
 def own_store(limit: datetime.timedelta) -> dist.Store:

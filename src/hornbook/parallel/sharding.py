@@ -163,7 +163,9 @@ def averaged(objective: nn.Module, processes: Processes) -> nn.Module:
     model: LanguageModel = objective.model  # type: ignore[assignment]
     some = model.reads_source or not model.causal  # which have parts that not every batch needs
     ddp = nn.parallel.DistributedDataParallel
-    return ddp(objective, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=some)
+    found = ddp(objective, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=some)
+    found.broadcast_buffers = False  # they never change: codes of a quantised base would be sent again every step
+    return found
 
 
 def exchange(objective: nn.Module, model: nn.Module, wanted: bool) -> None:

@@ -16,7 +16,7 @@ from hornbook.generation.answers import Chosen, Finish, Request
 from hornbook.serving.logprobs import Placed, Places, Spelling
 from hornbook.serving.orders import News, Order
 from hornbook.serving.prompts import Prompt
-from hornbook.serving.refusals import Refusal, as_json, json_response
+from hornbook.serving.refusals import Refusal, as_json, invalid, json_response
 from hornbook.serving.requests import Asked
 from hornbook.serving.scores import scored
 from hornbook.serving.site import Case, Served, Site
@@ -126,6 +126,10 @@ class Job:
         """The tokens of each prompt with their log-probabilities, where they are to be echoed."""
         if not self.echo or self.alternatives is None:
             return [[] for _ in self.prompts]
+        if any(prompt.source for prompt in self.prompts):
+            raise invalid(
+                "echo with logprobs scores a text, and this model reads prompts, it does not write them", "echo"
+            )
         model, most = self.served.model, self.alternatives
         found = [await self.order.read(scored(model, prompt.ids, most)) for prompt in self.prompts]
         return [list(Places(self.served.spelling).of(chosen)) for chosen in found]

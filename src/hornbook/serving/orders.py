@@ -81,13 +81,15 @@ class Order:
             batch, self.heard = self.heard, []
             for number, piece in batch:
                 left -= piece.finish is not None
-                if piece.finish in ("error", "cancelled"):
+                if piece.finish in ("error", "failed", "cancelled"):
                     raise self.broken(number, piece)
             yield batch
 
     def broken(self, number: int, piece: Piece) -> Refusal:
         if piece.finish == "cancelled":
             return Refusal(503, "the answer was broken off")
+        if piece.finish == "failed":
+            return Refusal(500, "the model failed: what it said is in the server's log")
         if self.requests[number].sampling.no_repeat_ngram:
             return invalid("no_repeat_ngram rules out every token: make it larger", "no_repeat_ngram")
         return Refusal(500, "the model could not go on: its logits are not numbers, or rule out every token")

@@ -45,7 +45,7 @@ def read(served: Served, said: str | list[int]) -> Prompt:
     if isinstance(said, str):
         ids = known(model, prompt_ids(model, said))
         return Prompt(ids, said, source_of(model, ids))
-    return Prompt(known(model, said), model.tokenizer.decode(said))
+    return Prompt(known(model, said), model.tokenizer.decode(said), source_of(model, said))
 
 
 def known(model: LanguageModel, ids: list[int]) -> list[int]:

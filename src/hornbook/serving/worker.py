@@ -149,7 +149,7 @@ class Worker:
                 self.engine.step()
         except Exception as error:  # whatever a model or a tokeniser may raise
             self.trouble(error)
-            self.end_all("error", arrivals)
+            self.end_all("failed", arrivals)
             self.engine = self.make()
         if self.readings:
             self.read_on()

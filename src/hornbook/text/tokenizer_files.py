@@ -64,6 +64,8 @@ def _hugging_face(file: Path, folder: Path) -> tuple[tokenizers.Tokenizer, Speci
     template = folder / "chat_template.jinja"
     if template.is_file():
         config["chat_template"] = read_text(template)
+    if (usual := usual_template(config.pop("chat_template", None))) is not None:
+        config["chat_template"] = usual
     names = core.get_vocab(with_added_tokens=True)
     if config:
         stated = [config.get(f"{key}_token") for key in Specials._fields]
@@ -71,6 +73,14 @@ def _hugging_face(file: Path, folder: Path) -> tuple[tokenizers.Tokenizer, Speci
         return core, Specials(*(token if token in names else None for token in chosen)), config
     added = {token.content for token in core.get_added_tokens_decoder().values()}
     return core, _usual(added), config
+
+
+def usual_template(stated: object) -> str | None:
+    """A chat template, or of several the one called "default", as transformers has it; None where there is none."""
+    if isinstance(stated, list):
+        named = {each.get("name"): each.get("template") for each in stated if isinstance(each, dict)}
+        stated = named.get("default")
+    return stated if isinstance(stated, str) else None
 
 
 def _usual(names: set[str]) -> Specials:

@@ -47,6 +47,7 @@ class Engine:
         self.model = model
         self.processes = processes or Processes()
         self.clip, self.rows = settings.clip, settings.rows or settings.batch
+        self.own_rows = settings.batch // self.processes.groups
         self.dtype = PRECISIONS[settings.precision]
         with enough_memory("the model was placed"):
             place(model, settings)
@@ -105,7 +106,8 @@ class Engine:
         """Halve the rows that are computed at once; a WorkError where one row is too much."""
         self.drop()
         if self.processes.size > 1:
-            raise WorkError(f"out of memory: take fewer --rows than {self.rows} at once, or --recompute")
+            rows = min(self.rows, self.own_rows)
+            raise WorkError(f"out of memory: take fewer --rows than {rows} at once, or --recompute")
         if self.rows == 1:
             raise WorkError(
                 "one row does not fit into memory: take a shorter --context, a smaller model, or --recompute"

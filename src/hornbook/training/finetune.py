@@ -22,7 +22,7 @@ from hornbook.layers.class_head import give_class_head
 from hornbook.layers.model import LanguageModel
 from hornbook.lessons import Lessons, frame
 from hornbook.progress import say
-from hornbook.tasks import Dialogue, Labelled, Preference, Task, require_packages
+from hornbook.tasks import Asked, Choice, Dialogue, Labelled, Preference, Task, require_packages
 from hornbook.tasks.classify import class_names
 from hornbook.text.corpus import Corpus
 from hornbook.text.tokenizer_store import obtain_tokenizer
@@ -50,6 +50,8 @@ def finetune(settings: Finetune, callbacks: Sequence[Callback] = ()) -> dict[str
         run.claim()
         with processes.main_first():
             task = wanted_task(settings)
+            require_use(settings, task)
+            require_whole(settings, task)
             if not settings.find_lr:
                 require_packages(task)
             examples = list(islice(task.examples("train"), settings.examples or None))
@@ -93,6 +95,25 @@ def resolve(settings: Finetune) -> Finetune:
     if settings.lora:
         raise UserError(f"--lora adapts a model that has learnt something, and {settings.model} names a fresh one")
     return by_recipe(settings)
+
+
+def require_use(settings: Finetune, task: Task) -> None:
+    """UserError for a setting that does nothing for examples of the task's kind."""
+    uses: dict[str, tuple[Any, tuple[type, ...], str]] = {
+        "template": ("own", (Dialogue, Preference), "conversations and preferences"),
+        "class_weights": ("none", (Labelled,), "classes"),
+        "score_generated": (False, (Asked,), "written answers"),
+        "beta": (Finetune.beta, (Preference,), "preferences"),
+    }
+    for name, (usual, kinds, told) in uses.items():
+        if getattr(settings, name) != usual and task.kind not in kinds:
+            raise UserError(f"--{name.replace('_', '-')} is for {told}, and {task.name} has none: leave it out")
+
+
+def require_whole(settings: Finetune, task: Task) -> None:
+    """UserError for examples on which a model whose matrices are split could not be measured."""
+    if settings.tensor > 1 and task.kind in (Asked, Choice):
+        raise UserError(f"--tensor splits matrices, and {task.name} is measured on whole ones: take --parallel shard")
 
 
 def prepare(settings: Finetune, task: Task, examples: Sequence[Any]) -> tuple[LanguageModel, dict[str, Any]]:

@@ -47,8 +47,10 @@ def settings_of(run: str, **changes: Any) -> Train:
         raise UserError(
             f"--like {run}: there is no such run (a folder with the train.json that `hornbook train` writes)"
         )
-    known = {field.name for field in dataclasses.fields(Train)}
-    saved = {name: value for name, value in read_object(path).items() if name in known}
+    known, stated = {field.name for field in dataclasses.fields(Train)}, read_object(path)
+    if "task_name" in stated:
+        raise UserError(f"--like {run}: that run was finetuned; `hornbook finetune` with its settings repeats it")
+    saved = {name: value for name, value in stated.items() if name in known}
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
     values |= {"out": f"{run.rstrip('/')}-again", "like": run, "track": ()}
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hornbook.atomic import write_json
 from hornbook.checkpoint import consolidate, save_model
-from hornbook.errors import UserError
+from hornbook.errors import PassingError, UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.parallel.parts import STATE, parameters, staged, write_parts
 from hornbook.parallel.processes import Processes
@@ -117,11 +117,11 @@ class PartSaver(Saver):
         return {f"{STATE}/{name}": told for name, told in known.items()}
 
     def agree(self, failure: str | None) -> None:
-        """Hear from the main process how it ended. UserError where it failed."""
+        """Hear from the main process how it ended. PassingError where it failed: on a full disk, say."""
         told = [failure]
         dist.broadcast_object_list(told, src=0, group=self.group)
         if told[0] is not None:
-            raise UserError(told[0])
+            raise PassingError(told[0])
 
     def land(self) -> None:
         if self.thread is None:

@@ -77,6 +77,8 @@ class Session:
         self.state = State()
         self.flops = training_flops(model, work.context)
         self.peak = machine.reference_peak(self.device, self.engine.dtype, home() / "machine.json")
+        if self.device.type == "cuda" and self.peak.source == "measured":
+            machine.forget_peak(self.device)  # of the products that were measured
         self.marks: deque[tuple[float, int]] = deque(maxlen=RECENT + 1)
         self.progress = 0.0
         self.bits: float | None = None
@@ -106,7 +108,7 @@ class Session:
     @property
     def passes(self) -> float:
         """How often the text has been read so far."""
-        return self.state.step * self.settings.accumulate / self.work.per_epoch
+        return self.state.step * self.settings.accumulate * self.work.read_by_batch
 
     def tell(self, event: Event, values: dict[str, Any], step: int | None = None) -> None:
         step = self.state.step if step is None else step

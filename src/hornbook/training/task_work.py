@@ -56,7 +56,7 @@ class TaskWork:
             with self.autocast():
                 pieces, self.held = (with_reference(model, some) for some in (pieces, self.held))
         self.packed = Packed(pieces, settings.batch, self.context, settings.seed)
-        self.per_epoch = self.packed.per_epoch
+        self.per_epoch, self.read_by_batch = self.packed.per_epoch, 1 / self.packed.per_epoch
 
     def make_objective(self, examples: Sequence[Any]) -> nn.Module:
         if self.task.kind is Preference:

@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from hornbook.config import Learning
+from hornbook.config import Learning, Train
 from hornbook.errors import UserError
 from hornbook.layers.model import LanguageModel
 from hornbook.parallel.processes import Processes, joined
@@ -59,6 +59,12 @@ def require_possible(settings: Learning, model: LanguageModel) -> None:
         raise UserError(f"{model.config.family} is counted by one process: start it without torchrun")
     if settings.find_lr:
         raise UserError("--find-lr is one process's work: start it without torchrun")
+    if settings.tensor > 1 and settings.lora:
+        raise UserError(
+            "--tensor splits matrices, and --lora adapts whole ones: take --parallel shard, or leave one out"
+        )
+    if settings.tensor > 1 and isinstance(settings, Train) and settings.tasks:
+        raise UserError("--tasks needs whole models: with --tensor, leave it out and evaluate the run")
     split = settings.parallel in ("shard", "hybrid") or settings.tensor > 1
     if split and settings.snapshots:
         raise UserError("--snapshots needs whole models: leave it out, or take --parallel data")

@@ -49,6 +49,8 @@ class Work(Protocol):
     """Tokens in a row."""
     per_epoch: float
     """Batches."""
+    read_by_batch: float
+    """Share of its text that a batch is; of several the mean by their shares."""
 
     def batch(self, k: int) -> Batch:
         """Batch number k, a pure function of it."""
@@ -80,7 +82,7 @@ class TextWork:
         self.objective: nn.Module = Objective(model)
         self.context = row_length(settings, model.config)
         sampler, self.get = make_batches(settings, model, shards["train"])
-        self.per_epoch = sampler.per_epoch
+        self.per_epoch, self.read_by_batch = sampler.per_epoch, sampler.read_by_batch
         self.foresight: Foresight | None = sampler if sampler.far else None
 
     def batch(self, k: int) -> Batch:
