@@ -218,7 +218,8 @@ def test_an_adapter_learns_over_several_processes_what_it_does_in_one(how: str, 
     files = [load_file(tmp_path / run / "adapter_model.safetensors") for run in ("one", "two")]
     assert files[0].keys() == files[1].keys()
     for name, tensor in files[0].items():
-        assert float((files[1][name] - tensor).norm()) < 1e-3 * float(tensor.norm()), name
+        apart = float((files[1][name] - tensor).norm())
+        assert apart < 1e-5 * float(tensor.norm()), name  # sums in another order: 40 steps of a few 1e-7
 
 
 @pytest.mark.slow

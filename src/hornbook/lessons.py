@@ -16,6 +16,7 @@ import torch
 from hornbook.data.batches import NO_TARGET
 from hornbook.data.packing import Piece
 from hornbook.errors import UserError, listing
+from hornbook.generation.sampling import ends
 from hornbook.generation.stream import prompt_ids
 from hornbook.layers import class_head
 from hornbook.layers.model import LanguageModel
@@ -200,7 +201,7 @@ class Lessons:
             return self.config.eos
         said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         whole = chat_ids(self.tokenizer, said, answer=False)
-        found = [i for i in whole if i in {self.config.eos, *self.config.stops}]
+        found = [i for i in whole if i in ends(self.config)]
         if not found or whole[-len(self.tokenizer.encode("b")) :] == self.tokenizer.encode("b"):
             raise UserError("the chat template does not end the assistant's turn with a token that ends texts")
         return found[-1]
@@ -222,8 +223,8 @@ class Lessons:
         """The assistant's turn behind a conversation and its ids, up to the token that ends it, as the template spells
         it; the text as it is where the template then spells otherwise what was said before."""
         whole = chat_ids(self.tokenizer, [*said, {"role": "assistant", "content": text}], answer=False)
-        new, ends = whole[len(prompt) :], {self.end, self.config.eos, *self.config.stops}
-        last = next((at for at, token in enumerate(new, start=1) if token in ends), None)
+        new, closing = whole[len(prompt) :], ends(self.config)
+        last = next((at for at, token in enumerate(new, start=1) if token in closing), None)
         if whole[: len(prompt)] != prompt or last is None:
             return [*self.tokenizer.encode(text), self.end]
         return new[:last]
@@ -255,7 +256,7 @@ class Lessons:
         said = [dict(message) for message in messages]
         first = int(said[0]["role"] == "system")
         while True:
-            ids, mask = spelled(self.tokenizer, said, {self.config.eos, *self.config.stops})
+            ids, mask = spelled(self.tokenizer, said, ends(self.config))
             if len(ids) - 1 <= self.context:
                 break
             if len(said) - first <= 2:
@@ -336,7 +337,7 @@ def kept_whole(tokenizer: Tokenizer, ids: list[int], most: int, rule: str) -> li
     return ids[: next(heads, first)] + ids[size - next(tails, last) :]
 
 
-def spelled(tokenizer: Tokenizer, messages: Sequence[Message], ends: set[int | None]) -> tuple[np.ndarray, np.ndarray]:
+def spelled(tokenizer: Tokenizer, messages: Sequence[Message], close: set[int | None]) -> tuple[np.ndarray, np.ndarray]:
     """The ids of a conversation, and which of them the assistant says, its ends of turns included.
 
     UserError for a template that spells what was said otherwise once more is said.
@@ -353,6 +354,6 @@ def spelled(tokenizer: Tokenizer, messages: Sequence[Message], ends: set[int | N
                 "the chat template spells earlier turns otherwise once more is said: it cannot be learnt. "
                 "--template chatml (or plain, which adds no tokens) teaches another one in its place"
             )
-        stop = next((at + 1 for at in range(len(before), len(after)) if ids[at] in ends), len(after))
+        stop = next((at + 1 for at in range(len(before), len(after)) if ids[at] in close), len(after))
         mask[len(before) : stop] = True
     return np.array(ids), mask

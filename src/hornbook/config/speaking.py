@@ -120,9 +120,10 @@ class Generate(Speaking):
         of_beams = self.beam_sampling, self.beam_groups > 1, self.diversity, self.length_penalty != 1
         if self.beams == 1 and any(of_beams):
             raise UserError("--beam-sampling, --beam-groups, --diversity and --length-penalty need --beams above 1")
-        idle = {name: getattr(self, name) for name in DRAWING if getattr(self, name) != getattr(Sampling, name)}
-        if self.beams > 1 and not self.beam_sampling and (self.temperature not in (0, 1) or idle):
-            name = (next(iter(idle), "temperature")).replace("_", "-")
+        idle = [name for name in DRAWING if getattr(self, name) != getattr(Sampling, name)]
+        idle += ["temperature"] if self.temperature not in (0, 1) else []
+        if self.beams > 1 and not self.beam_sampling and idle:
+            name = idle[0].replace("_", "-")
             raise UserError(
                 f"--{name} is about drawing, and --beams takes the likeliest: add --beam-sampling to draw them"
             )
